@@ -1,0 +1,32 @@
+"""DiffusionBlocks' tables. Targets: all, table_1 … (one a table), data.
+
+Scale, seeds and directories are set by `--config`; config/README.md lists every knob.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(workflow.basedir))
+
+from dblocks.errors import UserError
+from dblocks.plan import make_plan
+
+
+container: "envs/dblocks.sif"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/run.smk"
+include: "workflow/rules/tables.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        [table_files(table) for table in PLAN.tables],

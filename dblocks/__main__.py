@@ -1,0 +1,5 @@
+import sys
+
+from dblocks.cli import main
+
+sys.exit(main())

@@ -1,0 +1,42 @@
+"""From a RunSpec and its data to the task, network and method that the loop trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dblocks import seeds
+from dblocks.config import baseline_steps
+from dblocks.data.prepared import PreparedData
+from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
+from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
+from dblocks.methods.end_to_end import EndToEnd
+from dblocks.methods.forward_forward import ForwardForward
+from dblocks.networks.vit import ViT, ViTDenoiser
+from dblocks.networks.vit_layerwise import LayerwiseViT
+from dblocks.partition import partition_of
+from dblocks.spec import RunSpec
+from dblocks.tasks.classification import Classification
+
+
+def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Classification]:
+    """(method, task) of a run, weights initialised as a function of the seed."""
+    task = Classification(spec, data, device)
+    shape, classes = task.info.image_shape, task.info.num_classes
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    match spec.method.name:
+        case "end_to_end":
+            method: Any = EndToEnd(ViT(spec.network, shape, classes), task)
+        case "diffusion_blocks":
+            partition = partition_of(spec.method, spec.network.layers)
+            method = DiffusionBlocksMethod(
+                spec, ViTDenoiser(spec.network, spec.method, partition, shape, classes), task
+            )
+        case "contrastive_forward_forward":
+            network = LayerwiseViT(spec.network, shape, classes)
+            method = ContrastiveForwardForward(spec, network, task, baseline_steps(spec))
+        case "forward_forward":
+            method = ForwardForward(spec, LayerwiseViT(spec.network, shape, classes, extra_tokens=1), task)
+    method.network.to(device)
+    return method, task

@@ -1,0 +1,74 @@
+"""Checkpoints that are whole or not there: written beside, synced, renamed, and named by their checksum.
+
+A file is `step-<step>-<first 16 hex digits of SHA-256>.pt`, so its name proves its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = re.compile(r"^(?P<stem>.+)-(?P<digest>[0-9a-f]{16})\.pt$")
+KEEP = 2
+
+
+def save_verified(folder: Path, stem: str, state: dict[str, Any]) -> Path:
+    """Write `state` to <folder>/<stem>-<sha16>.pt, whole or not at all. Returns its path."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    temporary = folder / f".{stem}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_verified(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_verified` wrote; tensors and plain data only, nothing is unpickled beyond them.
+
+    Raises: ValueError if the content is not what the name promises.
+    """
+    match = NAME.match(path.name)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    if match is None or match["digest"] != digest:
+        raise ValueError(f"{path}: content has sha256 {digest}…, its name says otherwise (truncated or changed)")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in `folder`, newest first."""
+    found = [(int(m["stem"].removeprefix("step-")), p) for p in folder.glob("step-*.pt") if (m := NAME.match(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Save the state after `step` steps and drop all but the newest two."""
+    save_verified(folder, f"step-{step:09d}", {"step": step, **state})
+    for old in checkpoints(folder)[KEEP:]:
+        old.unlink()
+
+
+def load_newest(folder: Path, device: torch.device | str) -> dict[str, Any] | None:
+    """The newest checkpoint that is intact, or None; a broken one is named on stderr and passed over."""
+    for path in checkpoints(folder):
+        try:
+            return load_verified(path, device)
+        except (ValueError, OSError) as error:
+            print(f"dblocks: refused checkpoint: {error}; using the one before", file=sys.stderr, flush=True)
+    return None

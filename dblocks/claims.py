@@ -1,0 +1,131 @@
+"""Claims as inequalities between cells, judged by a rule that was fixed before anything was run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from dblocks.config import CONFIG_DIR, read_yaml
+from dblocks.errors import UserError
+from dblocks.spec import Part
+from dblocks.tables import Cell, Table
+
+LEAST_SEEDS = 3
+
+
+class Comparison(Part):
+    left: str = Field(description="Row whose value is compared …")
+    right: str = Field(description="… with this row's.")
+
+
+class Claim(Part):
+    """left − right ≥ at_least (or ≤ at_most) for every comparison, over seeds."""
+
+    claim: str
+    table: str
+    statement: str
+    metric: str
+    comparisons: list[Comparison] = Field(min_length=1)
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self):
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"claim '{self.claim}': give one of at_least and at_most")
+        return self
+
+
+class Claims(Part):
+    claims: list[Claim]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim: `holds`, `fails` or `undecided`, with the interval behind it.
+
+    Attributes:
+        trend: whether it only hints at the paper's claim, for its scale, data set or metric is another.
+        detail: mean difference and interval of each comparison, in words.
+    """
+
+    claim: Claim
+    outcome: str
+    n: int
+    trend: bool
+    detail: str
+
+    def text(self) -> str:
+        """How the verdict reads in a report."""
+        outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
+        return f"{'trend: ' if self.trend else ''}{outcome}"
+
+
+def load_claims(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> list[Claim]:
+    """config/claims.yaml.
+
+    Raises: UserError naming a claim whose table, row or metric does not exist.
+    """
+    path = config_dir / "claims.yaml"
+    claims = read_yaml(path, Claims).claims
+    for claim in claims:
+        if claim.table not in tables:
+            raise UserError(f"{path}: claim '{claim.claim}': no table '{claim.table}'")
+        rows = {row.row for row in tables[claim.table].rows}
+        for comparison in claim.comparisons:
+            for row in (comparison.left, comparison.right):
+                if row not in rows:
+                    raise UserError(f"{path}: claim '{claim.claim}': no row '{row}' in {claim.table}")
+        if claim.metric not in {column.metric for column in tables[claim.table].columns}:
+            raise UserError(f"{path}: claim '{claim.claim}': no metric '{claim.metric}' in {claim.table}")
+    return claims
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % confidence interval of the mean by Student's t; the whole line below two values."""
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
+def judge_interval(interval: tuple[float, float], claim: Claim, n: int) -> str:
+    """holds, fails or undecided, for one comparison."""
+    low, high = interval
+    if n < LEAST_SEEDS:
+        return "undecided"
+    if claim.at_least is not None:
+        return "holds" if low >= claim.at_least else "fails" if high < claim.at_least else "undecided"
+    return "holds" if high <= claim.at_most else "fails" if low > claim.at_most else "undecided"
+
+
+def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
+    """The verdict on a claim: it holds if all comparisons hold, fails if one fails."""
+    by_row = {cell.row: cell for cell in cells if cell.column.metric == claim.metric}
+    outcomes, details, counts = [], [], []
+    for comparison in claim.comparisons:
+        left, right = by_row[comparison.left], by_row[comparison.right]
+        seeds = sorted(set(left.metrics) & set(right.metrics))
+        differences = [left.metrics[seed].value - right.metrics[seed].value for seed in seeds]
+        interval = mean_interval(differences)
+        outcomes.append(judge_interval(interval, claim, len(seeds)))
+        counts.append(len(seeds))
+        details.append(describe(comparison, differences, interval))
+    outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
+    return Verdict(claim, outcome, min(counts), trend, "; ".join(details))
+
+
+def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float]) -> str:
+    """One comparison in words."""
+    if not differences:
+        return f"{comparison.left} − {comparison.right}: not measured"
+    bounds = f", 95 % interval [{interval[0]:.2f}, {interval[1]:.2f}]" if len(differences) > 1 else ""
+    return f"{comparison.left} − {comparison.right} = {statistics.fmean(differences):.2f}{bounds}"

@@ -1,0 +1,131 @@
+"""The command line: `python -m dblocks <verb>`. Each verb imports what it needs and no more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dblocks.errors import Interrupted, UserError
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, evaluate and record one run."""
+    from dblocks.run import execute
+    from dblocks.slurm import requeue_if_asked
+
+    try:
+        print(execute(options.spec, options.data.parent, options.wandb, progress=not options.quiet))
+    except Interrupted as stop:
+        requeue_if_asked()
+        raise stop
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Prepare one data set."""
+    from dblocks.data.prepare import prepare
+
+    print(prepare(options.name, options.data_dir, options.folder))
+
+
+def table(options: argparse.Namespace) -> None:
+    """Build one table from the records of a plan."""
+    from dblocks.plan import make_plan
+    from dblocks.record import read_record
+    from dblocks.report.build_tables import build_table, skipped
+
+    plan = make_plan(json.loads(options.config))
+    rows = [row.run for row in plan.tables[options.name].rows]
+    records = {run: [(str(path), read_record(path)) for path in plan.records_of_row(run)] for run in rows}
+    missing = skipped(plan.command_line, rows)
+    for path in build_table(options.name, plan.command_line.scale, records, missing, plan.root / "tables"):
+        print(path)
+
+
+def tables(options: argparse.Namespace) -> None:
+    """Build every table that records in a folder allow, without running anything."""
+    from dblocks.report.build_tables import tables_from_records
+
+    for path in tables_from_records(options.from_records, options.to or options.from_records):
+        print(path)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print the tables of a scale and where they lie."""
+    folder = Path(options.results) / options.scale / "tables"
+    found = sorted(folder.glob("*.md"))
+    if not found:
+        raise UserError(f"{folder}: no tables yet; run `snakemake --cores 2 all` first")
+    for path in found:
+        print(f"{path.read_text()}\n→ {path}\n")
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Write the JSON schemas of the configuration files."""
+    from dblocks.schemas import write_schemas
+
+    for path in write_schemas():
+        print(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    top = argparse.ArgumentParser(prog="dblocks", description="Tables of DiffusionBlocks, step by step.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb")
+
+    def verb(function, *arguments: tuple[str, dict]) -> None:
+        sub = verbs.add_parser(function.__name__, help=function.__doc__.rstrip("."), description=function.__doc__)
+        sub.set_defaults(function=function)
+        for name, settings in arguments:
+            sub.add_argument(name, **settings)
+
+    modes = ("off", "offline", "online")
+    verb(
+        run,
+        ("spec", {"type": Path, "help": "spec.json; everything is written beside it"}),
+        ("--data", {"type": Path, "required": True, "help": "manifest.json of the prepared data set"}),
+        (
+            "--wandb",
+            {"choices": modes, "default": os.environ.get("DBLOCKS_WANDB", "off"), "help": "default: %(default)s"},
+        ),
+        ("--quiet", {"action": "store_true", "help": "no progress bar"}),
+    )
+    verb(
+        prepare,
+        ("name", {"help": "data set"}),
+        ("--data-dir", {"type": Path, "default": Path("data"), "help": "where data sets lie (default: %(default)s)"}),
+        ("--folder", {"type": Path, "required": True, "help": "where to write arrays and manifest"}),
+    )
+    verb(
+        table,
+        ("name", {"help": "table_1, …"}),
+        ("--config", {"default": "{}", "help": "--config of Snakemake as JSON"}),
+    )
+    verb(
+        tables,
+        ("--from-records", {"type": Path, "required": True, "help": "folder with record.json files below it"}),
+        ("--to", {"type": Path, "help": "where <scale>/tables go (default: the same folder)"}),
+    )
+    verb(
+        show,
+        ("scale", {"nargs": "?", "default": "smoke", "help": "default: %(default)s"}),
+        ("--results", {"default": "results", "help": "default: %(default)s"}),
+    )
+    verb(schema)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's error is one line and an exit status, not a traceback."""
+    options = parser().parse_args(arguments)
+    try:
+        options.function(options)
+    except (UserError, Interrupted) as error:
+        print(f"dblocks: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    return 0

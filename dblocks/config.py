@@ -1,0 +1,246 @@
+"""From config/*.yaml to RunSpecs: merge, validate, hash.
+
+A spec is merged from experiment ← variant ← scale (config/scales.yaml, then the experiment's own section)
+← command line, in that order; later wins. Everything here is plain data: torch is never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from dblocks.data.registry import dataset
+from dblocks.errors import UserError
+from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, Part, RunSpec
+from dblocks.versions import versions_of
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
+
+
+class Section(Part):
+    """Overrides of one scale: for all variants, then for single ones."""
+
+    base: dict[str, Any] = Field({}, description="Fields of RunSpec for every variant.")
+    variants: dict[str, dict[str, Any]] = Field({}, description="Fields of RunSpec per variant.")
+
+
+class Experiment(Part):
+    """config/runs/<experiment>.yaml: one network on one data set, and the ways it is trained."""
+
+    experiment: str
+    description: str
+    base: dict[str, Any] = Field(description="Fields of RunSpec at the paper's scale.")
+    variants: dict[str, dict[str, Any]] = Field(description="Fields of RunSpec that differ, by variant.")
+    scales: dict[str, Section] = Field({}, description="What the scales other than `paper` change.")
+
+
+class Scale(Part):
+    """config/scales.yaml: one budget."""
+
+    description: str
+    seeds: int = Field(ge=1, description="Seeds of a run unless the command line says otherwise.")
+    overrides: dict[str, Any] = Field({}, description="Fields of RunSpec for every run at this scale.")
+
+
+class Scales(Part):
+    scales: dict[str, Scale]
+
+
+class CommandLine(BaseModel):
+    """What `snakemake --config …` may say."""
+
+    model_config = {"extra": "forbid"}
+
+    scale: str = Field("smoke", description="smoke, short or paper.")
+    seeds: int | None = Field(None, ge=1, description="Seeds 0 … n − 1 of every run; default: the scale's.")
+    data_dir: str = Field("data", description="Where data sets lie, one folder each.")
+    results_dir: str = Field("results", description="Where everything that is made goes.")
+    skip: list[str] = Field([], description="Data sets to do without; their cells say so.")
+    device: str | None = Field(None, description="compute.device of every run: auto, cpu or cuda.")
+    max_steps: int | None = Field(None, ge=1, description="training.max_steps of every run, to try things out.")
+    override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
+    wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
+
+    def overrides(self) -> dict[str, Any]:
+        """The part of the command line that changes specs."""
+        fields = dict(self.override)
+        if self.device is not None:
+            fields = merge(fields, {"compute": {"device": self.device}})
+        if self.max_steps is not None:
+            fields = merge(fields, {"training": {"max_steps": self.max_steps}})
+        return fields
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mappings merged key by key, everything else replaced.
+
+    A mapping with another `name` (another network, another method) replaces the whole mapping.
+    """
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        same_kind = both and ("name" not in value or value["name"] == old.get("name"))
+        result[key] = merge(old, value) if same_kind else value
+    return result
+
+
+def first_error(error: ValidationError) -> str:
+    """One line for a pydantic error: field, problem, value."""
+    detail = error.errors()[0]
+    field = ".".join(str(part) for part in detail["loc"]) or "(whole)"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = detail.get("input")
+    shown = "" if isinstance(value, dict | list) or detail["type"] == "missing" else f" (found {value!r})"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{field}: {message}{shown}{more}"
+
+
+def read_yaml(path: Path, model: type[Part]) -> Any:
+    """A YAML file as `model`.
+
+    Raises: UserError naming file, field, value and problem.
+    """
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error
+
+
+@cache
+def load_experiments(config_dir: Path = CONFIG_DIR) -> dict[str, Experiment]:
+    """Every config/runs/*.yaml by its experiment's name."""
+    experiments = {}
+    for path in sorted((config_dir / "runs").glob("*.yaml")):
+        experiment = read_yaml(path, Experiment)
+        if experiment.experiment != path.stem:
+            raise UserError(f"{path}: experiment: '{experiment.experiment}' should be the file's name '{path.stem}'")
+        for scale, section in experiment.scales.items():
+            if scale not in load_scales(config_dir):
+                raise UserError(f"{path}: scales.{scale}: no such scale; there are {known_scales(config_dir)}")
+            for variant in section.variants:
+                if variant not in experiment.variants:
+                    raise UserError(f"{path}: scales.{scale}.variants.{variant}: no such variant")
+        experiments[experiment.experiment] = experiment
+    return experiments
+
+
+@cache
+def load_scales(config_dir: Path = CONFIG_DIR) -> dict[str, Scale]:
+    """config/scales.yaml."""
+    return read_yaml(config_dir / "scales.yaml", Scales).scales
+
+
+def known_scales(config_dir: Path = CONFIG_DIR) -> str:
+    """The scales' names in one string, for messages."""
+    return ", ".join(load_scales(config_dir))
+
+
+def resolve(
+    run: str,
+    scale: str,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    config_dir: Path = CONFIG_DIR,
+) -> RunSpec:
+    """The RunSpec of `run` = "<experiment>/<variant>" at `scale`.
+
+    Raises: UserError naming the file and field that is wrong.
+    """
+    if scale not in load_scales(config_dir):
+        raise UserError(f"scale: no scale '{scale}'; there are {known_scales(config_dir)}")
+    experiment_name, _, variant = run.partition("/")
+    experiment = load_experiments(config_dir).get(experiment_name)
+    if experiment is None:
+        raise UserError(f"run '{run}': no {config_dir / 'runs' / (experiment_name + '.yaml')}")
+    if variant not in experiment.variants:
+        raise UserError(f"run '{run}': no variant '{variant}'; there are {', '.join(experiment.variants)}")
+    section = experiment.scales.get(scale, Section())
+    fields: dict[str, Any] = {}
+    for layer in (
+        experiment.base,
+        experiment.variants[variant],
+        load_scales(config_dir)[scale].overrides,
+        section.base,
+        section.variants.get(variant, {}),
+        overrides or {},
+    ):
+        fields = merge(fields, layer)
+    fields |= {"experiment": experiment_name, "variant": variant, "scale": scale, "seed": seed}
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:
+        path = config_dir / "runs" / f"{experiment_name}.yaml"
+        raise UserError(f"{path}: variant {variant} at scale {scale}: {first_error(error)}") from error
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal text for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(spec: RunSpec) -> str:
+    """SHA-256 (hex) over all that decides a run's numbers: spec sections, data fingerprint, code versions.
+
+    Names, scale, seed, logging and resources do not count, so rows with equal settings share a run.
+    """
+    content = spec.model_dump(mode="json", include=set(IDENTITY_SECTIONS))
+    if spec.compute.device == "cuda":
+        del content["compute"]["threads"]  # no bit depends on it there
+    content["fingerprint"] = dataset(spec.data.name).fingerprint
+    content["versions"] = versions_of(spec.task, spec.network.name, spec.method.name)
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def run_name(spec: RunSpec) -> str:
+    """<experiment>-<variant>-<hash8>, the folder of a run's seeds."""
+    return f"{spec.experiment}-{spec.variant}-{identity(spec)[:8]}"
+
+
+def steps_per_epoch(spec: RunSpec) -> int:
+    """n_train // batch_size; the last incomplete batch is dropped."""
+    info = dataset(spec.data.name)
+    size = info.train_size if spec.data.train_split == "train" else info.fit_size()
+    steps = size // spec.training.batch_size
+    if steps == 0:
+        raise UserError(
+            f"training.batch_size: {spec.training.batch_size} is more than the {size} training samples of "
+            f"{spec.data.name}"
+        )
+    return steps
+
+
+def baseline_steps(spec: RunSpec) -> int:
+    """Updates that each layer gets: epochs × steps per epoch, cut at max_steps."""
+    steps = max(1, round(spec.training.epochs * steps_per_epoch(spec)))
+    return min(steps, spec.training.max_steps or steps)
+
+
+def probe_steps(spec: RunSpec) -> int:
+    """Steps of the linear probe that follows the layers' own training; 0 for methods without one."""
+    if not isinstance(spec.method, ContrastiveForwardForwardSpec):
+        return 0
+    steps = max(1, round(spec.method.probe_epochs * steps_per_epoch(spec)))
+    return min(steps, spec.training.max_steps or steps)
+
+
+def total_steps(spec: RunSpec) -> int:
+    """Steps of the run: B × baseline steps, so that each block gets as many updates as the baseline's layers."""
+    return spec.num_blocks * baseline_steps(spec) + probe_steps(spec)
+
+
+def budget_fraction(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> float:
+    """Training samples seen, as a fraction of those of the same row at the paper's scale."""
+    paper = resolve(f"{spec.experiment}/{spec.variant}", "paper", config_dir=config_dir)
+    return total_steps(spec) * spec.training.batch_size / (total_steps(paper) * paper.training.batch_size)

@@ -1,0 +1,19 @@
+"""Errors that a user can act on: one line that names the place, the value and what would be right."""
+
+
+class UserError(Exception):
+    """Bad input. The command line prints its message as one line and exits with status 2."""
+
+    exit_code = 2
+
+
+class TrainingFailed(UserError):
+    """Training cannot go on and would fail the same way again (NaN, inf). Exits with status 3."""
+
+    exit_code = 3
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (SIGTERM) and has saved its state. Exits with status 75 (EX_TEMPFAIL)."""
+
+    exit_code = 75

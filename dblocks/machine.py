@@ -1,0 +1,81 @@
+"""The machine a run is on: its device, precision, memory, and what of it stands in the record."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import resource
+import subprocess
+from pathlib import Path
+
+import torch
+
+from dblocks.errors import UserError
+from dblocks.record import Machine
+from dblocks.spec import ComputeSpec
+
+
+def pick_device(compute: ComputeSpec) -> torch.device:
+    """The device a spec asks for.
+
+    Raises: UserError if that is CUDA and there is none.
+    """
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "compute.device: this run wants CUDA and the job finds none; give `--config device=cpu` to run without"
+        )
+    if compute.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(compute.device)
+
+
+def autocast(compute: ComputeSpec, device: torch.device) -> torch.autocast:
+    """bf16 autocast where the spec, or by default the device, wants it."""
+    bf16 = compute.precision == "bf16" or (compute.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def wants_compile(compute: ComputeSpec, device: torch.device) -> bool:
+    """Whether networks are compiled: as the spec says, or by default on CUDA only."""
+    return compute.compile == "on" or (compute.compile == "auto" and device.type == "cuda")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on CUDA, else the process's resident peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def describe(compute: ComputeSpec, device: torch.device) -> Machine:
+    """What the record says of this machine."""
+    return Machine(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({processor_name()})",
+        threads=compute.threads,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        commit=commit(),
+    )
+
+
+def processor_name() -> str:
+    """The processor's model name, or its architecture where that is not told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@functools.cache
+def commit() -> str | None:
+    """Commit of the code that runs, with -dirty where tracked files were changed; None outside git."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")

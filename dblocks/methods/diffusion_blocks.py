@@ -1,0 +1,61 @@
+"""Block-wise training: each step draws one block, trains it alone as a denoiser of its noise interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dblocks import seeds
+from dblocks.diffusion_blocks import DiffusionBlocks
+from dblocks.noise import NoiseLevel
+from dblocks.spec import RunSpec
+from dblocks.tasks.classification import Classification, Predictor
+from dblocks.training import Step
+
+
+def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
+    """The block that `step` trains: independent uniform draws (`iid`, the paper's), or every block once in
+    each round of B steps, shuffled (`rounds`)."""
+    if order == "iid":
+        return seeds.derive(seed, "block", step) % num_blocks
+    round_, position = divmod(step, num_blocks)
+    draws = seeds.generator("cpu", seed, "round", round_)
+    return int(torch.randperm(num_blocks, generator=draws)[position])
+
+
+class DiffusionBlocksMethod:
+    """Trains a denoiser's blocks (Algorithm 1 of the paper)."""
+
+    def __init__(self, spec: RunSpec, denoiser: nn.Module, task: Classification):
+        self.spec, self.network, self.task = spec, denoiser, task
+        self.model = DiffusionBlocks(denoiser, spec.method)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
+
+    def training_step(self, step: int) -> Step:
+        batch = self.task.batch(step)
+        block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.spec.method.num_blocks)
+        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
+        sigma, epsilon = self.model.noise_draws(block, len(batch.labels), draws)
+        loss = self.model.training_loss(block, batch.images, batch.labels, sigma, epsilon)
+        return Step(loss, block, sigma)
+
+    def predictors(self) -> dict[str, Predictor]:
+        """The sampler, and the noisiest block alone at σ_max, where z carries no information (trap 6)."""
+        return {"": Predictor(self._sample), "sigma_max_": Predictor(self._at_sigma_max)}
+
+    def _noise(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn((count, *self.network.target_shape), generator=generator, device=generator.device)
+
+    def _sample(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self.model.sample(images, self._noise(len(images), generator))
+
+    def _at_sigma_max(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        z = self.model.start(self._noise(len(images), generator))
+        return self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, images)
+
+    def evaluations_per_block(self) -> list[int] | None:
+        return self.model.evaluations_per_block()

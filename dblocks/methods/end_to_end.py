@@ -1,0 +1,31 @@
+"""The baseline: one loss at the end of the whole network, ordinary backpropagation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn import functional as F
+
+from dblocks.tasks.classification import Classification, Predictor
+from dblocks.training import Step
+
+
+class EndToEnd:
+    """Cross-entropy of the network's logits."""
+
+    def __init__(self, network: nn.Module, task: Classification):
+        self.network, self.task = network, task
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.network.parameters())}]
+
+    def training_step(self, step: int) -> Step:
+        batch = self.task.batch(step)
+        return Step(F.cross_entropy(self.network(batch.images), batch.labels))
+
+    def predictors(self) -> dict[str, Predictor]:
+        return {"": Predictor(lambda images, generator: self.network(images))}
+
+    def evaluations_per_block(self) -> list[int] | None:
+        return None

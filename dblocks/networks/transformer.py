@@ -1,0 +1,102 @@
+"""The one transformer layer that every network here is built of, and its noise conditioning.
+
+Shapes: N samples, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, [N, T, D] → [N, T, D]; every token sees every token."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out(x.transpose(1, 2).reshape(n, t, d))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between, [..., D] → [..., D]."""
+
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.up, self.down, self.dropout = nn.Linear(width, hidden), nn.Linear(hidden, width), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.dropout(F.gelu(self.up(x))))
+
+
+class Modulation(nn.Module):
+    """`count` AdaLN vectors [N, 1, D] from a condition [N, D]; zero at initialisation (DiT, adaLN-zero).
+
+    `dit` puts SiLU before the linear layer, `official` (DiffusionBlocks' ViT code) after it.
+    """
+
+    def __init__(self, width: int, count: int, adaln: str):
+        super().__init__()
+        self.count, self.silu_first = count, adaln == "dit"
+        self.linear = nn.Linear(width, count * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        vectors = self.linear(F.silu(condition)) if self.silu_first else F.silu(self.linear(condition))
+        return vectors.unsqueeze(1).chunk(self.count, dim=-1)
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm transformer layer [N, T, D] → [N, T, D].
+
+    With `adaln` the norms are shifted and scaled and the branches gated by a condition [N, D]
+    (Peebles & Xie 2023); without, it is the plain layer of the baseline.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float = 0.0, adaln: str | None = None):
+        super().__init__()
+        affine = adaln is None
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=affine)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=affine)
+        self.attention = Attention(width, heads, dropout)
+        self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.modulation = Modulation(width, 6, adaln) if adaln else None
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        if self.modulation is None:
+            x = x + self.dropout(self.attention(self.norm1(x)))
+            return x + self.dropout(self.mlp(self.norm2(x)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
+        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1)))
+        return x + gate2 * self.dropout(self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x·(1 + scale) + shift."""
+    return x * (1 + scale) + shift
+
+
+class NoiseEmbedding(nn.Module):
+    """c_noise [N] → condition [N, D]: sinusoid of `frequencies` numbers, then a two-layer MLP (DiT)."""
+
+    def __init__(self, width: int, scale: float = 1.0, frequencies: int = 256):
+        super().__init__()
+        half = frequencies // 2
+        self.register_buffer("rates", scale * torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angles = c_noise[:, None].float() * self.rates
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))

@@ -1,0 +1,166 @@
+"""Vision Transformer: the baseline classifier, and the same layers as denoisers of a label embedding.
+
+Shapes: N images [N, C, H, W] (float), P patches, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
+from dblocks.noise import Preconditioning
+from dblocks.partition import Partition
+from dblocks.spec import DiffusionBlocksSpec, ViTSpec
+
+
+class PatchEmbedding(nn.Module):
+    """Images [N, C, H, W] → tokens [N, P, D]: linear patches plus learned positions."""
+
+    def __init__(self, image_shape: tuple[int, int, int], patch_size: int, width: int):
+        super().__init__()
+        channels, height, breadth = image_shape
+        if height % patch_size or breadth % patch_size:
+            raise ValueError(f"patch_size {patch_size} does not divide an image of {height}×{breadth}")
+        self.project = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+        self.positions = nn.Parameter(torch.zeros(1, (height // patch_size) * (breadth // patch_size), width))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.project(images).flatten(2).transpose(1, 2) + self.positions
+
+
+class ViT(nn.Module):
+    """The baseline: [CLS] and patches through all layers, head on [CLS]. Images → logits [N, K]."""
+
+    def __init__(self, spec: ViTSpec, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        self.patches = PatchEmbedding(image_shape, spec.patch_size, spec.width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, spec.width))
+        nn.init.trunc_normal_(self.cls, std=0.02)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout) for _ in range(spec.layers)
+        )
+        self.norm = nn.LayerNorm(spec.width, eps=1e-6)
+        self.head = nn.Linear(spec.width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images)
+        x = self.dropout(torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x[:, 0]))
+
+
+class ViTEmbedders(nn.Module):
+    """What a block needs besides its layers to read its input: patches, positions, [CLS], noise level."""
+
+    def __init__(self, spec: ViTSpec, method: DiffusionBlocksSpec, image_shape: tuple[int, int, int]):
+        super().__init__()
+        self.patches = PatchEmbedding(image_shape, spec.patch_size, spec.width)
+        self.noise = NoiseEmbedding(spec.width, method.c_noise_scale)
+        self.cls = nn.Parameter(torch.zeros(1, 1, spec.width)) if method.label_token == "paper" else None
+        self.label_position = nn.Parameter(torch.zeros(1, 1, spec.width))
+        nn.init.trunc_normal_(self.label_position, std=0.02)
+
+    def tokens(self, images: Tensor, z: Tensor) -> Tensor:
+        """[label token, patches], or [CLS, label token, patches]: the token that is read comes first."""
+        label = z.unsqueeze(1) + self.label_position
+        tokens = [label, self.patches(images)]
+        if self.cls is not None:
+            tokens.insert(0, self.cls.expand(len(images), -1, -1))
+        return torch.cat(tokens, dim=1)
+
+
+class AdaLNHead(nn.Module):
+    """Hidden state [N, D] under condition [N, D] → logits [N, K]: modulated norm, then linear (DiT's last layer)."""
+
+    def __init__(self, width: int, num_classes: int, adaln: str):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = Modulation(width, 2, adaln)
+        self.linear = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(condition)
+        return self.linear(modulate(self.norm(x), shift.squeeze(1), scale.squeeze(1)))
+
+
+class ViTDenoiser(nn.Module):
+    """The ViT's layers cut into blocks, each a denoiser D_b(z, σ | image) of the label embedding.
+
+    The target y is a row of a table of K unit-norm embeddings of dimension D (paper, Section 4.1);
+    a denoiser's prediction is logits over the K classes.
+    """
+
+    def __init__(
+        self,
+        spec: ViTSpec,
+        method: DiffusionBlocksSpec,
+        partition: Partition,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+    ):
+        super().__init__()
+        self.partition, self.method = partition, method
+        sigma_data = 0.5 if method.noise.sigma_data == "paper" else spec.width**-0.5
+        self.precondition = Preconditioning(sigma_data)
+        self.target_shape = (spec.width,)
+        self.table = nn.Embedding(num_classes, spec.width)
+        self.table.weight.requires_grad_(method.target_table == "trained")
+        copies = partition.num_blocks if method.embedders == "own" else 1
+        self.embedders = nn.ModuleList(ViTEmbedders(spec, method, image_shape) for _ in range(copies))
+        self.embedders.requires_grad_(method.embedders != "frozen")
+        heads = 1 if method.embedders == "shared" else partition.num_blocks
+        self.heads = nn.ModuleList(AdaLNHead(spec.width, num_classes, method.adaln) for _ in range(heads))
+        self.layers = nn.ModuleList(
+            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, method.adaln)
+            for _ in range(spec.layers)
+        )
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Labels [N] → y [N, D], unit norm against collapse."""
+        return F.normalize(self.table(labels), dim=-1)
+
+    def denoise(self, block: int, z: Tensor, sigma: Tensor, images: Tensor) -> Tensor:
+        """Logits [N, K] of block `block` for noisy label embeddings z [N, D] at σ [N], given the images."""
+        embedders = self.embedders[block % len(self.embedders)]
+        c_noise = self.precondition.c_noise(sigma)
+        condition = embedders.noise(c_noise)
+        c_in, c_skip, c_out = (
+            f(sigma)[:, None] for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
+        )
+        x = self.dropout(embedders.tokens(images, c_in * z))
+        for i in self.partition.layers(block):
+            x = self.layers[i](x, condition)
+        hidden = x[:, 0]
+        if self.method.head_preconditioning == "edm":
+            hidden = c_skip * z + c_out * hidden
+        return self.heads[block % len(self.heads)](hidden, condition)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy per sample [N], in place of the squared error for a discrete target (paper, Section 4.1)."""
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+    def bridge(self, logits: Tensor) -> Tensor:
+        """Logits [N, K] → the clean embedding they stand for [N, D], by the rule named in the spec."""
+        rule = self.method.sampling
+        table = self.table.weight if rule.bridge_table == "raw" else F.normalize(self.table.weight, dim=-1)
+        return embed_logits(logits, table, rule.bridge, rule.top_k)
+
+
+def embed_logits(logits: Tensor, table: Tensor, rule: str, top_k: int) -> Tensor:
+    """Logits [N, K] and a table [K, D] → embeddings [N, D].
+
+    `soft`: softmax(logits)·table (official ViT code); `hard`: the likeliest row; `topk`: the softmax
+    mixture of the `top_k` likeliest.
+    """
+    if rule == "hard":
+        return table[logits.argmax(dim=-1)]
+    if rule == "topk":
+        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
+        logits = torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
+    return logits.float().softmax(dim=-1) @ table

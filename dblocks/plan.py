@@ -1,0 +1,138 @@
+"""Which runs the tables need, each once: rows that resolve to the same spec share a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dblocks.config import CONFIG_DIR, CommandLine, first_error, identity, load_experiments, load_scales, resolve
+from dblocks.data.prepared import MANIFEST, write_atomically
+from dblocks.errors import UserError
+from dblocks.record import RECORD
+from dblocks.spec import RunSpec
+from dblocks.tables import Table, load_tables
+
+DAY_OF_GPU_MINUTES = 24 * 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the Snakefile needs to know.
+
+    Attributes:
+        command_line: as given.
+        tables: the table configs, by name.
+        runs: specs of every seed, by run folder name ("<experiment>-<variant>-<hash8>").
+        run_of: run folder name by "<experiment>/<variant>", for the rows that are not skipped.
+    """
+
+    command_line: CommandLine
+    tables: dict[str, Table]
+    runs: dict[str, list[RunSpec]]
+    run_of: dict[str, str]
+
+    @property
+    def root(self) -> Path:
+        """results/<scale>."""
+        return Path(self.command_line.results_dir) / self.command_line.scale
+
+    def folder(self, run: str, seed: int) -> Path:
+        return self.root / "runs" / run / f"seed{seed}"
+
+    def spec(self, run: str, seed: int) -> RunSpec:
+        return next(spec for spec in self.runs[run] if spec.seed == seed)
+
+    def records_of_row(self, run: str) -> list[Path]:
+        """The record.json files of "<experiment>/<variant>", one a seed; none if it is skipped."""
+        if run not in self.run_of:
+            return []
+        return [self.folder(self.run_of[run], spec.seed) / RECORD for spec in self.runs[self.run_of[run]]]
+
+    def records_of(self, table: str) -> list[Path]:
+        """The record.json files a table reads, each once."""
+        rows = self.tables[table].rows
+        return list(dict.fromkeys(path for row in rows for path in self.records_of_row(row.run)))
+
+    def manifest_of(self, run: str) -> Path:
+        """The manifest of the prepared data a run reads."""
+        return self.manifest(self.runs[run][0].data.name)
+
+    def manifest(self, data: str) -> Path:
+        """The manifest of a prepared data set; it is shared by all scales."""
+        return Path(self.command_line.results_dir) / "data" / data / MANIFEST
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets the runs read."""
+        return sorted({specs[0].data.name for specs in self.runs.values()})
+
+    def first_line(self) -> str:
+        """What every plan says first: scale, seeds, data directory."""
+        seeds = sorted({len(specs) for specs in self.runs.values()})
+        skip = f", skip: {', '.join(self.command_line.skip)}" if self.command_line.skip else ""
+        return (
+            f"dblocks: scale {self.command_line.scale}, seeds {'/'.join(map(str, seeds))} a run, "
+            f"data directory {self.command_line.data_dir}{skip}"
+        )
+
+    def write_specs(self) -> None:
+        """Write every run's spec.json where it is not there yet; its folder's name is its content's hash."""
+        for run, specs in self.runs.items():
+            for spec in specs:
+                path = self.folder(run, spec.seed) / "spec.json"
+                if not path.exists():
+                    write_atomically(path, spec.model_dump_json(indent=1) + "\n")
+
+
+def parse_command_line(config: dict) -> CommandLine:
+    """`snakemake --config` as a CommandLine.
+
+    Raises: UserError naming the key that is wrong.
+    """
+    try:
+        return CommandLine.model_validate(config)
+    except ValidationError as error:
+        raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
+
+
+def seeds_of(spec: RunSpec, command_line: CommandLine) -> int:
+    """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
+    if command_line.seeds is not None:
+        return command_line.seeds
+    days = spec.resources.gpu * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
+    return 1 if days else load_scales()[spec.scale].seeds
+
+
+def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
+    """The plan of one command line. The whole configuration is checked, also what is not asked for.
+
+    Raises: UserError in one line for the first thing that is wrong.
+    """
+    command_line = parse_command_line(config)
+    tables = load_tables(config_dir)
+    check_everything(config_dir)
+    runs: dict[str, list[RunSpec]] = {}
+    run_of: dict[str, str] = {}
+    name_of: dict[str, str] = {}
+    for table in tables.values():
+        for row in table.rows:
+            if row.run in run_of:
+                continue
+            spec = resolve(row.run, command_line.scale, 0, command_line.overrides(), config_dir)
+            if spec.data.name in command_line.skip:
+                continue
+            key = identity(spec)
+            run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
+            run_of[row.run] = run
+            if run not in runs:
+                runs[run] = [spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line))]
+    return Plan(command_line, tables, runs, run_of)
+
+
+def check_everything(config_dir: Path = CONFIG_DIR) -> None:
+    """Resolve every variant of every experiment at every scale."""
+    for name, experiment in load_experiments(config_dir).items():
+        for variant in experiment.variants:
+            for scale in load_scales(config_dir):
+                resolve(f"{name}/{variant}", scale, config_dir=config_dir)

@@ -1,0 +1,95 @@
+"""record.json: what a finished run has to show. Validated when written and when read; tables read nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from dblocks.config import first_error
+from dblocks.data.prepared import write_atomically
+from dblocks.errors import UserError
+from dblocks.spec import Part, RunSpec
+
+RECORD = "record.json"
+
+
+class Metric(Part):
+    """One measured number and all it takes to read it."""
+
+    name: str = Field(description="Metric key, such as accuracy, sigma_max_ce.")
+    value: float
+    unit: str
+    dataset: str
+    split: str = Field(description="Where it was read: test or validation.")
+    samples: int = Field(ge=1, description="Samples it was computed over.")
+
+    @field_validator("value")
+    @classmethod
+    def _finite(cls, value: float) -> float:
+        if not math.isfinite(value):
+            raise ValueError("not a finite number: a missing value is left out, never written")
+        return value
+
+
+class Machine(Part):
+    """Where a run was made."""
+
+    device: str = Field(description="GPU's or processor's name.")
+    threads: int
+    python: str
+    torch: str
+    commit: str | None = Field(description="Commit of the code, with -dirty where it was changed; None outside git.")
+
+
+class Record(Part):
+    """A finished run. The spec is whole, so the record explains itself."""
+
+    format: int = Field(1, description="Version of this format.")
+    identity: str
+    spec: RunSpec
+    code_versions: dict[str, int]
+    data_checksum: str
+    metrics: list[Metric] = Field(min_length=1)
+    evaluations_per_block: list[int] | None = Field(
+        description="Denoiser calls a block when predicting; None: no blocks."
+    )
+    steps: int = Field(ge=1)
+    parameters: int = Field(ge=1)
+    budget: float = Field(gt=0, description="Training samples seen, as a fraction of the paper's for this row.")
+    train_seconds: float = Field(ge=0, description="Wall time of training over all attempts.")
+    evaluate_seconds: float = Field(ge=0)
+    peak_memory_bytes: int = Field(ge=0, description="Allocator's peak on CUDA, else the process's resident peak.")
+    machine: Machine
+    finished: datetime
+    wandb_id: str = Field(description="Id of the W&B run this record is exported to, if it is.")
+    weights: str = Field(description="File name of the final weights beside the record; its name holds its checksum.")
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, None where it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    write_atomically(path, record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate a record.
+
+    Raises: UserError naming the file and the field that is wrong or missing.
+    """
+    try:
+        content: Any = json.loads(path.read_text())
+        return Record.model_validate(content)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such record") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error

@@ -1,0 +1,88 @@
+"""From record files to table files: those a plan asks for, or whatever lies in a folder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dblocks.claims import judge, load_claims
+from dblocks.config import CONFIG_DIR, CommandLine, identity, load_scales, resolve
+from dblocks.errors import UserError
+from dblocks.record import RECORD, Record, read_record
+from dblocks.report.table_files import write_table
+from dblocks.tables import load_tables, table_cells
+
+Found = Sequence[tuple[str, Record]]
+
+
+def build_table(
+    name: str,
+    scale: str,
+    records: Mapping[str, Found],
+    missing: Mapping[str, str],
+    folder: Path,
+    config_dir: Path = CONFIG_DIR,
+) -> list[Path]:
+    """Write one table's files and return their paths.
+
+    Args:
+        records: (path, record) by "<experiment>/<variant>" of the table's rows.
+        missing: why a row has none.
+    """
+    tables = load_tables(config_dir)
+    if name not in tables:
+        raise UserError(f"no table '{name}'; there are {', '.join(tables)}")
+    table = tables[name]
+    cells = table_cells(table, scale, records, missing)
+    trend = scale != "paper" or any(m.dataset != table.paper_dataset for cell in cells for m in cell.metrics.values())
+    verdicts = [judge(claim, cells, trend) for claim in load_claims(tables, config_dir) if claim.table == name]
+    return write_table(folder, table, cells, verdicts, scale)
+
+
+def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DIR) -> list[Path]:
+    """Build every table that any record below `source` belongs to, one folder a scale, scheduling nothing.
+
+    A row takes the records of the run that today's configuration resolves to; where there are none, those
+    of its experiment and variant, if they are of one run.
+    Raises: UserError where that is ambiguous, or a record is broken.
+    """
+    records = [(str(path), read_record(path)) for path in sorted(source.rglob(RECORD))]
+    if not records:
+        raise UserError(f"{source}: no {RECORD} below it")
+    written = []
+    for scale in sorted({record.spec.scale for _, record in records}):
+        own = [(path, record) for path, record in records if record.spec.scale == scale]
+        for table in load_tables(config_dir).values():
+            found = {row.run: rows_records(row.run, scale, own, config_dir) for row in table.rows}
+            if any(found.values()):
+                missing = {run: "no record" for run, there in found.items() if not there}
+                written += build_table(table.table, scale, found, missing, target / scale / "tables", config_dir)
+    return written
+
+
+def rows_records(run: str, scale: str, records: Found, config_dir: Path = CONFIG_DIR) -> list[tuple[str, Record]]:
+    """The records that fill a row, by the rule of `tables_from_records`."""
+    if scale in load_scales(config_dir):
+        wanted = identity(resolve(run, scale, config_dir=config_dir))
+        if exact := [(path, record) for path, record in records if record.identity == wanted]:
+            return exact
+    experiment, _, variant = run.partition("/")
+    by_identity = defaultdict(list)
+    for path, record in records:
+        if (record.spec.experiment, record.spec.variant) == (experiment, variant):
+            by_identity[record.identity].append((path, record))
+    if len(by_identity) > 1:
+        folders = ", ".join(str(Path(found[0][0]).parent.parent) for found in by_identity.values())
+        raise UserError(f"run '{run}' at scale {scale}: records of different settings in {folders}; keep one of them")
+    return next(iter(by_identity.values()), [])
+
+
+def skipped(command_line: CommandLine, runs: Sequence[str], config_dir: Path = CONFIG_DIR) -> dict[str, str]:
+    """Why runs have no record: the data set that was skipped."""
+    reasons = {}
+    for run in runs:
+        data = resolve(run, command_line.scale, 0, command_line.overrides(), config_dir).data.name
+        if data in command_line.skip:
+            reasons[run] = f"skipped: {data}"
+    return reasons

@@ -1,0 +1,143 @@
+"""A table's files: long csv, markdown for people, LaTeX for papers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from dblocks.claims import Verdict
+from dblocks.data.prepared import write_atomically
+from dblocks.tables import CSV_COLUMNS, Cell, Column, Table, percentage
+
+
+def write_table(
+    folder: Path, table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], scale: str
+) -> list[Path]:
+    """Write <table>.csv, .md and .tex into `folder`, each whole or not at all. Returns their paths."""
+    texts = {
+        "csv": long_csv(cells),
+        "md": markdown(table, cells, verdicts, scale),
+        "tex": latex(table, cells, scale),
+    }
+    paths = []
+    for suffix, text in texts.items():
+        paths.append(folder / f"{table.table}.{suffix}")
+        write_atomically(paths[-1], text)
+    return paths
+
+
+def long_csv(cells: Sequence[Cell]) -> str:
+    """One line per row and metric; an empty field is a missing value."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cell.csv() for cell in cells)
+    return buffer.getvalue()
+
+
+def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
+    """Header and rows of text: a paper column where the paper has the metric, ours, then the budget."""
+    with_paper = {metric for row in table.rows for metric in row.paper}
+    header = ["Row"]
+    for column in table.columns:
+        header += [f"{_heading(column)}, paper"] if column.metric in with_paper else []
+        header += [_heading(column)]
+    body = []
+    for row in table.rows:
+        line, own = [row.row], [cell for cell in cells if cell.row == row.row]
+        for cell in own:
+            paper = row.paper.get(cell.column.metric)
+            if cell.column.metric in with_paper:
+                line.append(_paper_text(paper, cell))
+            line.append(cell.text())
+        body.append([*line, percentage(own[0].budget)])
+    return [[*header, "Budget"], *body]
+
+
+def _heading(column: Column) -> str:
+    arrow = "↑" if column.better == "higher" else "↓"
+    return f"{column.label} ({column.unit}) {arrow}"
+
+
+def _paper_text(paper: float | None, cell: Cell) -> str:
+    """The paper's value where ours may be read beside it, else a dash."""
+    return f"{paper:.{cell.column.decimals}f}" if paper is not None and cell.paper is not None else "–"
+
+
+def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
+    """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
+    first = next((metric for cell in cells for metric in cell.metrics.values()), None)
+    if first is None:
+        return f"Scale {scale}; nothing measured yet."
+    seeds = sorted({seed for cell in cells for seed in cell.metrics})
+    text = (
+        f"Scale {scale}; {first.dataset}, {first.split} split, {first.samples:,} samples; seeds "
+        f"{', '.join(map(str, seeds))}; mean ± sd over seeds. Budget: training samples seen, as a share of the paper's."
+    )
+    if first.dataset != table.paper_dataset:
+        text += f" The paper's values are for {table.paper_dataset} and do not stand beside these."
+    return text
+
+
+def markdown(table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], scale: str) -> str:
+    """The table, its provenance, notes and verdicts."""
+    lines = [f"# {_number(table)}: {table.title}", "", table.caption, "", *_pipe_table(grid(table, cells)), ""]
+    lines += [provenance(cells, scale, table), ""]
+    lines += [f"- **{row.row}**: {row.note}" for row in table.rows if row.note]
+    if verdicts:
+        lines += ["", "| Claim | Verdict | Measured |", "|---|---|---|"]
+        lines += [f"| {v.claim.statement} | {v.text()} | {v.detail} |" for v in verdicts]
+    return "\n".join(lines) + "\n"
+
+
+def _number(table: Table) -> str:
+    return table.table.replace("_", " ").capitalize()
+
+
+def _pipe_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown table, columns padded so that it reads well in a terminal too."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+TEX = {
+    "%": r"\%",
+    "&": r"\&",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+    "σ": r"$\sigma$",
+}
+
+
+def escape_tex(text: str) -> str:
+    """Text as LaTeX."""
+    return "".join(TEX.get(char, char) for char in text)
+
+
+def latex(table: Table, cells: Sequence[Cell], scale: str) -> str:
+    """A table environment that wants the booktabs package."""
+    rows = [[escape_tex(text) for text in row] for row in grid(table, cells)]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_tex(table.caption + ' ' + provenance(cells, scale, table))}}}",
+        rf"\label{{tab:{table.table.replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
+        r"\toprule",
+        " & ".join(rows[0]) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows[1:]),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"

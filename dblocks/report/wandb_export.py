@@ -1,0 +1,97 @@
+"""W&B: offline, one run is written from the log of a finished run; online, the log is streamed as it grows.
+
+An offline W&B run cannot be resumed (each start makes a new directory), so nothing is written before the
+run is finished, and what an earlier, killed export left is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from dblocks.config import run_name
+from dblocks.errors import UserError
+from dblocks.record import Record
+from dblocks.runlog import read_log
+from dblocks.spec import RunSpec
+from dblocks.tables import load_tables
+
+PROJECT = "dblocks"
+SETTINGS = {"silent": True, "console": "off", "disable_code": True, "disable_git": True, "x_disable_stats": True}
+
+
+def history(line: dict[str, Any]) -> dict[str, float]:
+    """A log line as W&B metrics: loss/<block>, learning_rate, seconds."""
+    losses = {f"loss/{block}": value for block, value in line["loss"].items()}
+    return {**losses, "learning_rate": line["learning_rate"], "seconds": line["seconds"]}
+
+
+def tags(spec: RunSpec) -> list[str]:
+    """The scale, and each table and row the run fills; W&B takes 64 characters a tag."""
+    run = f"{spec.experiment}/{spec.variant}"
+    rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if row.run == run]
+    return list(dict.fromkeys(text[:64] for text in (spec.scale, *(part for pair in rows for part in pair))))
+
+
+@contextlib.contextmanager
+def _session(spec: RunSpec, wandb_id: str, folder: Path, mode: str, resume: str | None) -> Iterator[Any]:
+    """A W&B run of this spec.
+
+    Raises: UserError in one line where W&B refuses, as for a missing or wrong key.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        session = wandb.init(
+            project=PROJECT,
+            id=wandb_id,
+            name=wandb_id,
+            group=run_name(spec),
+            tags=tags(spec),
+            config=spec.model_dump(mode="json"),
+            dir=folder,
+            mode=mode,
+            resume=resume,
+            settings=wandb.Settings(**SETTINGS),
+        )
+    except (wandb.errors.Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"WANDB_API_KEY: W&B refused to start online ({reason}); log in with `wandb login`, or give `--config wandb=offline`"
+        ) from error
+    with session:
+        yield session
+
+
+def export(record: Record, folder: Path, mode: str) -> None:
+    """Bring a finished run to W&B: all of it when offline, the results of what was streamed when online."""
+    if mode == "offline":
+        shutil.rmtree(folder / "wandb", ignore_errors=True)
+    resume = "allow" if mode == "online" else None
+    with _session(record.spec, record.wandb_id, folder, mode, resume) as session:
+        if mode == "offline":
+            for line in read_log(folder / "log.jsonl"):
+                session.log(history(line), step=line["step"])
+        session.summary.update({metric.name: metric.value for metric in record.metrics})
+        session.summary.update(
+            {
+                "budget": record.budget,
+                "parameters": record.parameters,
+                "train_seconds": record.train_seconds,
+                "peak_memory_bytes": record.peak_memory_bytes,
+                "device": record.machine.device,
+                "commit": record.machine.commit,
+                "identity": record.identity,
+            }
+        )
+
+
+@contextlib.contextmanager
+def stream(spec: RunSpec, wandb_id: str, folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """While training, hand each log line on; started again, the same W&B run goes on."""
+    with _session(spec, wandb_id, folder, "online", "allow") as session:
+        yield lambda line: session.log(history(line), step=line["step"])

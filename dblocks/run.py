@@ -1,0 +1,167 @@
+"""One run, one job: train, evaluate, write the record; each stage is skipped when it is done already.
+
+In a run's folder: `spec.json` (what to do), `log.jsonl`, `step-*.pt` (checkpoints, while training),
+`weights-<sha16>.pt`, `result.json` (the finished record), `failed.json` (a failure that would repeat) and
+`record.json`, the copy of `result.json` that the pipeline declares as its output and may delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from dblocks.config import budget_fraction, first_error, identity, run_name, total_steps
+from dblocks.data.prepared import PreparedData, sha256_of, write_atomically
+from dblocks.data.registry import dataset
+from dblocks.errors import TrainingFailed, UserError
+from dblocks.record import RECORD, Record, read_record, write_record
+from dblocks.spec import RunSpec
+from dblocks.versions import versions_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from dblocks.training import Method
+
+RESULT, FAILED, SPEC = "result.json", "failed.json", "spec.json"
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The RunSpec in a spec.json.
+
+    Raises: UserError naming the file and field.
+    """
+    try:
+        return RunSpec.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error
+
+
+def execute(spec_path: Path, data_folder: Path, wandb_mode: str = "off", progress: bool = False) -> Path:
+    """Bring the run of `spec_path` to its record, from wherever it stands. Returns the record's path.
+
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    """
+    folder, spec = spec_path.parent, read_spec(spec_path)
+    if finished(folder):
+        write_record(folder / RECORD, read_record(folder / RESULT))
+        return folder / RECORD
+    if (folder / FAILED).exists():
+        raise TrainingFailed(
+            f"{json.loads((folder / FAILED).read_text())['error']} (remove {folder / FAILED} to try again)"
+        )
+    try:
+        record = train_and_evaluate(spec, folder, PreparedData(data_folder), wandb_mode, progress)
+    except TrainingFailed as error:
+        write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
+        raise
+    write_record(folder / RESULT, record)
+    write_record(folder / RECORD, record)
+    for checkpoint in folder.glob("step-*.pt"):
+        checkpoint.unlink()
+    return folder / RECORD
+
+
+def finished(folder: Path) -> bool:
+    """Whether the folder holds a finished run whose weights are what the record says."""
+    if not (folder / RESULT).exists():
+        return False
+    weights = folder / read_record(folder / RESULT).weights
+    if not weights.exists() or sha256_of(weights)[:16] != weights.stem.rpartition("-")[2]:
+        raise UserError(
+            f"{weights}: missing or changed since {folder / RESULT} was written; bring it back, or remove {folder} to train again"
+        )
+    return True
+
+
+def train_and_evaluate(spec: RunSpec, folder: Path, data: PreparedData, wandb_mode: str, progress: bool) -> Record:
+    """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
+    import torch
+
+    from dblocks.build import build
+    from dblocks.machine import autocast, describe, peak_memory, pick_device
+
+    if data.fingerprint != dataset(spec.data.name).fingerprint:
+        raise UserError(f"{data.folder}: holds {data.fingerprint}, {spec.data.name} needs to be prepared again")
+    device = pick_device(spec.compute)
+    torch.set_num_threads(spec.compute.threads)
+    torch.use_deterministic_algorithms(spec.compute.deterministic)
+    method, task = build(spec, data, device)
+    weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
+    method.network.eval()
+    start = time.monotonic()
+    with autocast(spec.compute, device):
+        metrics = task.evaluate(method.predictors())
+    record = Record(
+        identity=identity(spec),
+        spec=spec,
+        code_versions=versions_of(spec.task, spec.network.name, spec.method.name),
+        data_checksum=data.checksum(),
+        metrics=metrics,
+        evaluations_per_block=method.evaluations_per_block(),
+        steps=total_steps(spec),
+        parameters=sum(p.numel() for p in method.network.parameters()),
+        budget=budget_fraction(spec),
+        train_seconds=seconds,
+        evaluate_seconds=time.monotonic() - start,
+        peak_memory_bytes=peak_memory(device),
+        machine=describe(spec.compute, device),
+        finished=datetime.now(UTC),
+        wandb_id=wandb_id(spec),
+        weights=weights.name,
+    )
+    if wandb_mode != "off":
+        from dblocks.report.wandb_export import export
+
+        export(record, folder, wandb_mode)
+    return record
+
+
+def trained_weights(
+    spec: RunSpec, method: Method, folder: Path, device: torch.device, wandb_mode: str, progress: bool
+) -> tuple[Path, float]:
+    """Load the final weights into the method's network, training them first unless they are there.
+
+    Returns: their file, and the seconds of training over all attempts.
+    """
+    from dblocks.checkpoint import load_verified, save_verified
+    from dblocks.training import Trainer
+
+    found = sorted(folder.glob("weights-*.pt"))
+    if not found:
+        trainer = Trainer(spec, method, total_steps(spec), folder, device)
+        with live_log(spec, folder, wandb_mode) as on_log:
+            trainer.run(progress, on_log)
+        found = [save_verified(folder, "weights", {"network": trainer.final_weights(), "seconds": trainer.seconds})]
+    try:
+        state = load_verified(found[0], device)
+    except ValueError as error:
+        raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
+    method.network.load_state_dict(state["network"])
+    return found[0], state["seconds"]
+
+
+def wandb_id(spec: RunSpec) -> str:
+    """The id of a run at W&B: the same however often it is exported, so it is never there twice."""
+    return f"{spec.scale}-{run_name(spec)}-seed{spec.seed}"
+
+
+@contextlib.contextmanager
+def live_log(spec: RunSpec, folder: Path, wandb_mode: str) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """What the trainer hands its log lines to besides the log: W&B when online, else nothing."""
+    if wandb_mode != "online":
+        yield None
+        return
+    from dblocks.report.wandb_export import stream
+
+    with stream(spec, wandb_id(spec), folder) as on_log:
+        yield on_log

@@ -1,0 +1,287 @@
+"""RunSpec: the one description of a run, read by the plan, the trainer, the evaluator, W&B and the report.
+
+Every field that can change a run's numbers is part of its identity (see `config.identity`); what cannot
+(names, logging) is not. Where the paper is silent, or differs from its own code, both readings are
+options by name; config/README.md argues the defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Part(BaseModel):
+    """Base of every part of the configuration: typed, immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RandAugmentSpec(Part):
+    num_ops: int = Field(2, ge=1, description="Operations applied one after another to each image.")
+    magnitude: int = Field(9, ge=0, le=30, description="Strength, a bin of 31.")
+
+
+class AugmentSpec(Part):
+    """Augmentation of training images; drawn for each sample anew."""
+
+    crop_padding: int = Field(0, ge=0, description="Zero padding before a random crop back to size, pixels.")
+    flip: float = Field(0.0, ge=0, le=1, description="Probability of a horizontal flip; 0 for digits.")
+    rand_augment: RandAugmentSpec | None = Field(None, description="RandAugment, or nothing.")
+
+
+class DataSpec(Part):
+    name: str = Field(description="A data set of dblocks/data/registry.py.")
+    train_split: Literal["train", "fit"] = Field(
+        "train", description="`train` is the whole training set, `fit` leaves out the fixed 10 % for validation."
+    )
+    evaluation_split: Literal["test", "validation"] = Field(
+        "test", description="Where metrics are read. Choices are made on `validation`; test is read once."
+    )
+
+    @model_validator(mode="after")
+    def _validation_was_not_trained_on(self):
+        if self.evaluation_split == "validation" and self.train_split != "fit":
+            raise ValueError("evaluation_split 'validation' needs train_split 'fit', else it is trained on")
+        return self
+
+
+class ViTSpec(Part):
+    """Vision Transformer (Dosovitskiy et al. 2021), sizes of the paper's Table 1 by default."""
+
+    name: Literal["vit"] = "vit"
+    layers: int = Field(12, ge=1)
+    width: int = Field(128, ge=1)
+    heads: int = Field(4, ge=1)
+    patch_size: int = Field(4, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class NoiseSpec(Part):
+    """log σ ~ N(p_mean, p_std²), truncated to [sigma_min, sigma_max]; EDM preconditioning (paper, Section 3)."""
+
+    p_mean: float = -1.2
+    p_std: float = Field(1.2, gt=0)
+    sigma_min: float = Field(0.002, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
+    sigma_data: Literal["paper", "embedding_rms"] = Field(
+        "paper", description="0.5 as in the paper, or the per-dimension RMS 1/√d of unit-norm embeddings."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        return self
+
+
+class SamplingSpec(Part):
+    """How a clean target is reached from noise: Euler on the probability-flow ODE."""
+
+    steps: int = Field(4, ge=1, description="Denoiser evaluations, the last one at sigma_min.")
+    at_least_num_blocks: bool = Field(True, description="Take max(steps, B) steps, so that no block is left out.")
+    grid: Literal["equal_mass", "rho7"] = Field(
+        "equal_mass", description="Equal probability mass between noise levels (Appendix H), or EDM's ρ = 7."
+    )
+    tie_rule: Literal["lower", "official"] = Field(
+        "lower", description="A noise level on a boundary goes to the block below it, or to the noisier one."
+    )
+    start_noise: Literal["paper", "official"] = Field(
+        "paper", description="Deviation of the first z: σ_max, or √(1 + σ_max²)."
+    )
+    bridge: Literal["soft", "hard", "topk"] = Field(
+        "soft", description="From logits back to an embedding: softmax mixture, the likeliest, or the k likeliest."
+    )
+    bridge_table: Literal["normalized", "raw"] = Field(
+        "normalized", description="Table the bridge mixes: the normalised one of training, or the raw weights."
+    )
+    top_k: int = Field(5, ge=1, description="k of bridge `topk`.")
+
+
+class EndToEndSpec(Part):
+    """The baseline: the whole network, one loss, ordinary backpropagation."""
+
+    name: Literal["end_to_end"] = "end_to_end"
+
+
+class DiffusionBlocksSpec(Part):
+    """Block-wise training as denoisers (the paper's method)."""
+
+    name: Literal["diffusion_blocks"] = "diffusion_blocks"
+    num_blocks: int = Field(3, ge=1)
+    layers_per_block: tuple[int, ...] | None = Field(
+        None, description="Layers of block 1, 2, … (block 1 is the noisiest); None cuts evenly."
+    )
+    partition: Literal["equi_probability", "uniform", "uniform_linear"] = Field(
+        "equi_probability",
+        description="Equal probability mass; equal intervals in log σ (Appendix E.6.2); or in σ (Section 3.3).",
+    )
+    overlap: float = Field(0.05, ge=0, description="γ: each training interval is widened by this share.")
+    noise: NoiseSpec = NoiseSpec()
+    weighting: Literal["paper", "official", "none"] = Field(
+        "none", description="w(σ) per sample; mean loss times mean w as the official code does; or no weight."
+    )
+    block_order: Literal["iid", "rounds"] = Field(
+        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled."
+    )
+    embedders: Literal["shared", "own", "frozen"] = Field(
+        "shared",
+        description="Embedders and heads: one set trained by all blocks; one set a block; or one set of input "
+        "embedders left at its initial values, with a head a block.",
+    )
+    target_table: Literal["trained", "frozen"] = Field(
+        "trained", description="The table of target embeddings, always one for all blocks."
+    )
+    adaln: Literal["dit", "official"] = Field("dit", description="SiLU before (DiT) or after the modulation layer.")
+    c_noise_scale: float = Field(1.0, gt=0, description="Factor on c_noise before its sinusoidal embedding.")
+    label_token: Literal["paper", "official"] = Field(
+        "official",
+        description="`paper`: [CLS], patches and a noisy label token, read at [CLS]; `official`: the noisy label "
+        "token takes the place of [CLS] and is read.",
+    )
+    head_preconditioning: Literal["edm", "none"] = Field(
+        "edm", description="Whether c_skip·z + c_out·F wraps the hidden state before the head."
+    )
+    sampling: SamplingSpec = SamplingSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.layers_per_block is not None:
+            if any(n < 1 for n in self.layers_per_block):
+                raise ValueError(f"layers_per_block {list(self.layers_per_block)} has a block without a layer")
+            if len(self.layers_per_block) != self.num_blocks:
+                raise ValueError(
+                    f"layers_per_block {list(self.layers_per_block)} names {len(self.layers_per_block)} blocks, "
+                    f"num_blocks is {self.num_blocks}"
+                )
+        if self.embedders != "shared" and self.target_table != "frozen":
+            raise ValueError(
+                f"embedders '{self.embedders}' isolates the blocks, so the target table they share must be "
+                "frozen: set target_table to 'frozen'"
+            )
+        return self
+
+
+class ContrastiveForwardForwardSpec(Part):
+    """Contrastive Forward-Forward (Aghagolzadeh & Ezoji 2025): a supervised contrastive loss per layer,
+    then a linear probe on the frozen features."""
+
+    name: Literal["contrastive_forward_forward"] = "contrastive_forward_forward"
+    temperature: float = Field(0.15, gt=0)
+    first_margin: float = Field(0.4, ge=0, description="Margin on positive cosines in the first layer …")
+    last_margin: float = Field(0.1, ge=0, description="… falling linearly to this one in the last.")
+    probe_epochs: float = Field(50, gt=0, description="Epochs of the linear probe, after the layers' own.")
+    probe_learning_rate: float = Field(5e-4, gt=0)
+
+
+class ForwardForwardSpec(Part):
+    """Forward-Forward (Hinton 2022) with a label token: high goodness for the right label, low for a wrong one."""
+
+    name: Literal["forward_forward"] = "forward_forward"
+    threshold: float = Field(2.0, gt=0, description="θ: goodness that divides positive from negative.")
+    scored_layers: Literal["last", "all_but_first"] = Field(
+        "last", description="Layers whose goodness decides the label (official CFF code: last; Hinton: all but first)."
+    )
+
+
+class TrainingSpec(Part):
+    """Optimiser and budget. One epoch is n_train // batch_size steps; block-wise methods take B times the steps,
+    so that each layer gets as many updates as in the baseline (paper, Section 4)."""
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    min_learning_rate: float = Field(0.0, ge=0, description="Where the cosine ends.")
+    warmup_epochs: float = Field(0.0, ge=0, description="Linear warm-up from 0, in epochs.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; None clips nothing.")
+    ema_half_life: float | None = Field(
+        None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
+    )
+    max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
+
+
+class ComputeSpec(Part):
+    """Where and how it is computed; part of the identity since the bits depend on it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1, description="CPU threads of the job.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on CUDA only.")
+    deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
+
+
+class LoggingSpec(Part):
+    """Bookkeeping that changes no number."""
+
+    log_every: int = Field(20, ge=1, description="Steps per line of log.jsonl; losses are fetched this often.")
+    checkpoint_minutes: float = Field(10.0, ge=0, description="Least time between two checkpoints.")
+    checkpoint_steps: int | None = Field(None, ge=1, description="Checkpoint every so many steps as well.")
+
+
+class ResourceSpec(Part):
+    """What a job of this run asks of the scheduler."""
+
+    runtime_minutes: int = Field(60, ge=1)
+    mem_mb: int = Field(4000, ge=1)
+    gpu: int = Field(0, ge=0)
+
+
+Network = ViTSpec
+Method = Annotated[
+    EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
+    Field(discriminator="name"),
+]
+
+
+class RunSpec(Part):
+    """One run, whole: a network, the method that trains it, the data, the budget."""
+
+    experiment: str = Field(pattern=r"^[a-z0-9_]+$")
+    variant: str = Field(pattern=r"^[a-z0-9_]+$")
+    scale: str = Field(pattern=r"^[a-z0-9_]+$")
+    seed: int = Field(0, ge=0)
+    task: Literal["classification"] = "classification"
+    data: DataSpec
+    augment: AugmentSpec = AugmentSpec()
+    network: Network
+    method: Method
+    training: TrainingSpec
+    compute: ComputeSpec = ComputeSpec()
+    logging: LoggingSpec = LoggingSpec()
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _layers_add_up(self):
+        layers, method = self.network.layers, self.method
+        if isinstance(method, DiffusionBlocksSpec):
+            if method.layers_per_block is not None and sum(method.layers_per_block) != layers:
+                raise ValueError(
+                    f"method.layers_per_block {list(method.layers_per_block)} sums to "
+                    f"{sum(method.layers_per_block)}, network.layers is {layers}"
+                )
+            if method.layers_per_block is None and layers % method.num_blocks:
+                raise ValueError(
+                    f"network.layers {layers} cannot be cut evenly into {method.num_blocks} blocks: "
+                    "give method.layers_per_block"
+                )
+        return self
+
+    @property
+    def num_blocks(self) -> int:
+        """B: how many times the baseline's steps this run takes; 1 for methods without blocks."""
+        return self.method.num_blocks if isinstance(self.method, DiffusionBlocksSpec) else 1
+
+
+# Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.
+IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "compute")

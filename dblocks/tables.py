@@ -1,0 +1,201 @@
+"""Tables from records: config/tables/*.yaml says what a table holds, records say what was measured.
+
+Nothing about a single table lives here.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
+from dblocks.errors import UserError
+from dblocks.record import Metric, Record
+from dblocks.spec import Part
+
+CSV_COLUMNS = (
+    "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"  # one line per row and metric
+).split(",")
+
+
+class Column(Part):
+    metric: str = Field(description="Metric key in the records.")
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+    decimals: int = Field(2, ge=0)
+
+
+class Row(Part):
+    row: str = Field(description="Name as in the paper.")
+    run: str = Field(description="<experiment>/<variant> that fills it.")
+    paper: dict[str, float] = Field({}, description="The paper's values by metric.")
+    note: str | None = None
+
+
+class Table(Part):
+    """config/tables/<table>.yaml."""
+
+    table: str
+    title: str
+    caption: str
+    paper_dataset: str = Field(description="Data set of the paper's values: they stand only beside results on it.")
+    columns: list[Column]
+    rows: list[Row]
+
+    @model_validator(mode="after")
+    def _names_fit(self):
+        metrics = {column.metric for column in self.columns}
+        for row in self.rows:
+            if unknown := set(row.paper) - metrics:
+                raise ValueError(f"row '{row.row}': paper value for {sorted(unknown)}, which is no column")
+        if len({row.row for row in self.rows}) < len(self.rows):
+            raise ValueError("two rows have the same name")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row under one metric: all seeds of one run.
+
+    Attributes:
+        paper: the paper's value, None where it has none or was taken on another data set.
+        metrics: the metric by seed; empty where missing.
+        missing: why, where there is nothing.
+    """
+
+    table: str
+    row: str
+    column: Column
+    paper: float | None
+    metrics: Mapping[int, Metric]
+    scale: str
+    budget: float | None
+    records: tuple[str, ...]
+    missing: str | None = None
+
+    @property
+    def values(self) -> list[float]:
+        return [metric.value for _, metric in sorted(self.metrics.items())]
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.metrics else None
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds (n − 1); None below two seeds."""
+        return statistics.stdev(self.values) if len(self.metrics) > 1 else None
+
+    def csv(self) -> dict[str, str]:
+        """One line of the long csv; what is not known is empty."""
+        first = next(iter(self.metrics.values()), None)
+        known = {
+            "paper": self.paper,
+            "mean": self.mean,
+            "sd": self.sd,
+            "n": len(self.metrics),
+            "dataset": first and first.dataset,
+            "split": first and first.split,
+            "budget": self.budget,
+        }
+        text = {
+            key: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+            for key, value in known.items()
+        }
+        fixed = {
+            "table": self.table,
+            "row": self.row,
+            "metric": self.column.metric,
+            "unit": self.column.unit,
+            "scale": self.scale,
+        }
+        return {**fixed, **text, "record": ";".join(self.records)}
+
+    def text(self) -> str:
+        """How the cell reads in a table: mean ± sd (n), or why it is empty."""
+        if self.mean is None:
+            return self.missing or "–"
+        spread = "" if self.sd is None else f" ± {self.sd:.{self.column.decimals}f}"
+        return f"{self.mean:.{self.column.decimals}f}{spread} (n = {len(self.metrics)})"
+
+
+def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
+    """Every config/tables/*.yaml by its table's name.
+
+    Raises: UserError naming file and field; also where a row names a run that does not exist.
+    """
+    tables = {}
+    for path in sorted((config_dir / "tables").glob("*.yaml"), key=_natural):
+        table = read_yaml(path, Table)
+        if table.table != path.stem:
+            raise UserError(f"{path}: table: '{table.table}' should be the file's name '{path.stem}'")
+        for row in table.rows:
+            experiment, _, variant = row.run.partition("/")
+            if (
+                experiment not in load_experiments(config_dir)
+                or variant not in load_experiments(config_dir)[experiment].variants
+            ):
+                raise UserError(f"{path}: row '{row.row}': run '{row.run}' is not in config/runs")
+        tables[table.table] = table
+    return tables
+
+
+def _natural(path: Path) -> tuple[str, int]:
+    stem, _, number = path.stem.rpartition("_")
+    return (stem, int(number)) if number.isdigit() else (path.stem, 0)
+
+
+def table_cells(
+    table: Table, scale: str, records: Mapping[str, Sequence[tuple[str, Record]]], missing: Mapping[str, str]
+) -> list[Cell]:
+    """The cells of a table.
+
+    Args:
+        records: (path, record) of every seed by "<experiment>/<variant>".
+        missing: why a run has none, by the same key.
+    Raises: UserError if a run's records are not seeds of one identity.
+    """
+    cells = []
+    for row in table.rows:
+        found = records.get(row.run, [])
+        check_same_run(row, found)
+        for column in table.columns:
+            metrics = {r.spec.seed: m for _, r in found if (m := r.metric(column.metric)) is not None}
+            on_paper_data = found and found[0][1].spec.data.name == table.paper_dataset
+            cells.append(
+                Cell(
+                    table=table.table,
+                    row=row.row,
+                    column=column,
+                    paper=row.paper.get(column.metric) if on_paper_data else None,
+                    metrics=metrics,
+                    scale=scale,
+                    budget=found[0][1].budget if found else None,
+                    records=tuple(path for path, _ in found) if metrics else (),
+                    missing=missing.get(row.run),
+                )
+            )
+    return cells
+
+
+def check_same_run(row: Row, found: Sequence[tuple[str, Record]]) -> None:
+    """Raises: UserError unless all records are different seeds of one run."""
+    if len({record.identity for _, record in found}) > 1:
+        raise UserError(f"row '{row.row}': records of different runs: {', '.join(path for path, _ in found)}")
+    if len({record.spec.seed for _, record in found}) < len(found):
+        raise UserError(f"row '{row.row}': two records of one seed: {', '.join(path for path, _ in found)}")
+
+
+def percentage(budget: float | None) -> str:
+    """A budget as a percentage of the paper's with two significant digits."""
+    if budget is None:
+        return "–"
+    share = 100 * budget
+    return f"{share:.0f} %" if share >= 10 else f"{share:.{1 - math.floor(math.log10(share))}f} %"

@@ -1,0 +1,248 @@
+"""The one training loop, for every method and task: schedule, clipping, EMA, logging, checkpoints, resume.
+
+Everything random in step k is a function of (seed, k), so a run that was killed ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dblocks import seeds
+from dblocks.checkpoint import load_newest, save_checkpoint
+from dblocks.errors import Interrupted, TrainingFailed
+from dblocks.machine import autocast
+from dblocks.runlog import RunLog
+from dblocks.spec import RunSpec, TrainingSpec
+
+
+@dataclass
+class Step:
+    """What one training step hands to the loop: a scalar loss to minimise, the block it trained (from 0), σ [N]."""
+
+    loss: Tensor
+    block: int | None = None
+    sigma: Tensor | None = None
+
+
+class Method(Protocol):
+    """How a network is trained; see dblocks/methods."""
+
+    network: nn.Module
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups: `params`, and `lr` where it is not the spec's."""
+
+    def training_step(self, step: int) -> Step:
+        """The loss of step `step`, a function of (seed, step) and the weights."""
+
+
+def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float:
+    """Factor on the learning rate at `step` of `total`: linear warm-up, then cosine to the minimum, or constant.
+
+    Warm-up takes its share of the epochs, so a cut run keeps the schedule's shape.
+    """
+    warmup = total * min(1.0, training.warmup_epochs / training.epochs)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if training.schedule == "constant":
+        return 1.0
+    floor = training.min_learning_rate / training.learning_rate
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+
+
+class MovingAverage:
+    """Exponential moving average of the weights, moved only where a step has updated them."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay = decay
+        self.shadow = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                self.shadow[name].lerp_(parameter, 1 - self.decay)
+
+
+@dataclass
+class LossBuffer:
+    """Losses kept on the device between two log lines, so that the step itself never waits for it."""
+
+    entries: list[tuple[int, Step]] = field(default_factory=list)
+
+    def add(self, step: int, result: Step) -> None:
+        self.entries.append((step, Step(result.loss.detach(), result.block, result.sigma)))
+
+    def drain(self) -> dict[str, float]:
+        """Mean loss by block ("1", "2", …; "all" without blocks), then empty.
+
+        Raises: TrainingFailed naming the first step, its block and σ range, if a loss is not finite.
+        """
+        if not self.entries:
+            return {}
+        values = torch.stack([entry.loss.float() for _, entry in self.entries]).tolist()
+        by_block: dict[str, list[float]] = defaultdict(list)
+        for (step, entry), value in zip(self.entries, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingFailed(describe_failure(step, entry, value))
+            by_block["all" if entry.block is None else str(entry.block + 1)].append(value)
+        self.entries.clear()
+        return {block: math.fsum(losses) / len(losses) for block, losses in sorted(by_block.items())}
+
+
+def describe_failure(step: int, entry: Step, value: float) -> str:
+    """One line about a loss that is not finite."""
+    where = "" if entry.block is None else f", block {entry.block + 1}"
+    if entry.sigma is not None:
+        where += f", sigma {entry.sigma.min().item():.4g} to {entry.sigma.max().item():.4g}"
+    return f"loss is {value} at step {step}{where}; lower training.learning_rate or set training.grad_clip"
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, however often it comes; the handler before is put back at the end."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Trainer:
+    """Trains `method` for `total` steps inside `folder`, from the newest intact checkpoint there.
+
+    Attributes after `run`: `seconds`, wall time of training summed over all attempts.
+    """
+
+    def __init__(self, spec: RunSpec, method: Method, total: int, folder: Path, device: torch.device):
+        self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
+        self.network, training = method.network, spec.training
+        self.optimizer = torch.optim.AdamW(
+            [{"lr": training.learning_rate, **group} for group in method.parameter_groups()],
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        half_life = training.ema_half_life
+        self.ema = half_life and MovingAverage(self.network, 0.5 ** (training.batch_size / half_life))
+        self.buffer, self.seconds = LossBuffer(), 0.0
+
+    def run(self, progress: bool = False, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Train to the end, handing each log line to `on_log` as well.
+
+        Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite.
+        """
+        start = self._restore()
+        log = RunLog(self.folder / "log.jsonl", start, on_log)
+        bar = progress_bar(start, self.total, progress)
+        self._since = saved = time.monotonic()
+        logging = self.spec.logging
+        with stop_signals() as stop:
+            for step in range(start, self.total):
+                self._step(step)
+                done = step + 1
+                bar.update()
+                if done % logging.log_every == 0 or done == self.total:
+                    self._log(log, done, bar)
+                due = time.monotonic() - saved > logging.checkpoint_minutes * 60
+                if stop.is_set() or due or done % (logging.checkpoint_steps or done + 1) == 0:
+                    self._log(log, done, bar)
+                    self._save(done)
+                    saved = time.monotonic()
+                if stop.is_set():
+                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved")
+        log.close()
+        self._tick()
+
+    def _step(self, step: int) -> None:
+        factor = learning_rate_factor(self.spec.training, step, self.total)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        torch.manual_seed(seeds.derive(self.spec.seed, "dropout", step))
+        self.network.train()
+        with autocast(self.spec.compute, self.device):
+            result = self.method.training_step(step)
+        # None, not zero: weights outside the active block must not move, nor their moments (paper, Section 3)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        if self.spec.training.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.training.grad_clip)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update(self.network)
+        self.buffer.add(step, result)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+
+    def _log(self, log: RunLog, done: int, bar: Any) -> None:
+        losses = self.buffer.drain()
+        if losses:
+            self._tick()
+            rate = self.optimizer.param_groups[0]["lr"]
+            log.write(step=done, loss=losses, learning_rate=rate, seconds=round(self.seconds, 3))
+            bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()})
+
+    def _save(self, done: int) -> None:
+        self._tick()
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.shadow if self.ema else {},
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self.folder, done, state)
+
+    def _restore(self) -> int:
+        state = load_newest(self.folder, self.device)
+        if state is None:
+            return 0
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.shadow = state["ema"]
+        self.seconds = state["seconds"]
+        return state["step"]
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated: the moving average where there is one."""
+        return {**self.network.state_dict(), **(self.ema.shadow if self.ema else {})}
+
+
+def progress_bar(start: int, total: int, show: bool) -> Any:
+    """tqdm where it is installed and wanted, else nothing that looks like it."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return QuietBar()
+    # a log file gets a line now and then, a terminal a living bar
+    interval = 1.0 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, initial=start, disable=not show, unit="step", mininterval=interval, maxinterval=interval)
+
+
+class QuietBar:
+    """Stands in for tqdm on a bare machine."""
+
+    def update(self) -> None: ...
+
+    def set_postfix(self, values: dict[str, str]) -> None: ...

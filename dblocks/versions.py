@@ -1,0 +1,23 @@
+"""Code versions, part of every run's identity: raise one when its numbers change for the same spec.
+
+A changed version is a new run folder, so nothing trained by old code is mistaken for new. The golden
+test (tests/test_golden.py) fails when numbers change without it.
+"""
+
+COMPONENTS = {
+    "training": 1,
+    "data.prepare": 1,
+    "data.augment": 1,
+    "network.vit": 1,
+    "method.end_to_end": 1,
+    "method.diffusion_blocks": 1,
+    "method.forward_forward": 1,
+    "method.contrastive_forward_forward": 1,
+    "task.classification": 1,
+}
+
+
+def versions_of(task: str, network: str, method: str) -> dict[str, int]:
+    """The versions a run with these parts depends on."""
+    parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
+    return {part: COMPONENTS[part] for part in parts}

@@ -1,0 +1,41 @@
+"""The plan and what the rules need of it.
+
+INPUTS: config/*.yaml and the command line. OUTPUTS: a spec.json for each run, written where it is not there.
+"""
+
+try:
+    PLAN = make_plan(config)
+except UserError as error:
+    # one line and nothing else: Snakemake would print a traceback
+    print(f"dblocks: {error}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(2)
+
+# jobs call `python -m dblocks`: the Python that runs Snakemake, also where its environment is not activated
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
+# not a parameter of the jobs: how metrics are shown must not decide whether a run is repeated
+os.environ["DBLOCKS_WANDB"] = PLAN.command_line.wandb
+
+ROOT = str(PLAN.root)
+
+if workflow.is_main_process:
+    print(PLAN.first_line(), file=sys.stderr)
+PLAN.write_specs()
+
+
+wildcard_constraints:
+    run="|".join(PLAN.runs) or "none",
+    seed=r"\d+",
+    table="|".join(PLAN.tables),
+    dataset="|".join(PLAN.datasets()) or "none",
+
+
+def spec_of(wildcards):
+    """The RunSpec of a run's job."""
+    return PLAN.spec(wildcards.run, int(wildcards.seed))
+
+
+def table_files(table):
+    """The files that make up a table."""
+    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
