@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,13 @@ class Plan:
             f"dblocks: scale {self.command_line.scale}, seeds {'/'.join(map(str, seeds))} a run, "
             f"data directory {self.command_line.data_dir}{skip}"
         )
+
+    def export_environment(self, repository: str) -> None:
+        """Let jobs find this Python and this package, also where neither is activated or installed; and tell
+        them the W&B mode, which is no parameter of theirs: how metrics are shown must not repeat a run."""
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
+        os.environ["DBLOCKS_WANDB"] = self.command_line.wandb
 
     def write_specs(self) -> None:
         """Write every run's spec.json where it is not there yet; its folder's name is its content's hash."""

@@ -78,7 +78,8 @@ def finished(folder: Path) -> bool:
     weights = folder / read_record(folder / RESULT).weights
     if not weights.exists() or sha256_of(weights)[:16] != weights.stem.rpartition("-")[2]:
         raise UserError(
-            f"{weights}: missing or changed since {folder / RESULT} was written; bring it back, or remove {folder} to train again"
+            f"{weights}: missing or changed since {folder / RESULT} was written; "
+            f"bring it back, or remove {folder} to train again"
         )
     return True
 

@@ -18,7 +18,7 @@ class RunLog:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(temporary, path)
-        self.file = open(path, "a")
+        self.file = open(path, "a")  # noqa: SIM115, closed by close()
 
     def write(self, **line: Any) -> None:
         self.file.write(json.dumps(line) + "\n")

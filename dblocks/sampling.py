@@ -7,6 +7,7 @@ Algorithm 1) and the official code are as below.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -38,6 +39,6 @@ def euler_sample(
         grid: noise levels, descending; as many predictions are made.
         z: noise at the first level.
     """
-    for level, following in zip(grid[:-1], grid[1:], strict=True):
+    for level, following in pairwise(grid):
         z = euler_step(z, bridge(predict(level, z)), level.sigma, following.sigma)
     return predict(grid[-1], z)

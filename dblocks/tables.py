@@ -19,9 +19,22 @@ from dblocks.errors import UserError
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
+# one line per row and metric
 CSV_COLUMNS = (
-    "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"  # one line per row and metric
-).split(",")
+    "table",
+    "row",
+    "metric",
+    "paper",
+    "mean",
+    "sd",
+    "n",
+    "unit",
+    "dataset",
+    "split",
+    "scale",
+    "budget",
+    "record",
+)
 
 
 class Column(Part):

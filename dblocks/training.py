@@ -157,7 +157,7 @@ class Trainer:
         logging = self.spec.logging
         with stop_signals() as stop:
             for step in range(start, self.total):
-                self._step(step)
+                self.train_step(step)
                 done = step + 1
                 bar.update()
                 if done % logging.log_every == 0 or done == self.total:
@@ -172,7 +172,8 @@ class Trainer:
         log.close()
         self._tick()
 
-    def _step(self, step: int) -> None:
+    def train_step(self, step: int) -> None:
+        """One step: loss, gradients, clipping, update; nothing is logged or saved."""
         factor = learning_rate_factor(self.spec.training, step, self.total)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor

@@ -61,7 +61,8 @@ def _session(spec: RunSpec, wandb_id: str, folder: Path, mode: str, resume: str 
     except (wandb.errors.Error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"WANDB_API_KEY: W&B refused to start online ({reason}); log in with `wandb login`, or give `--config wandb=offline`"
+            f"W&B did not start ({reason}); log in with `wandb login` or set WANDB_API_KEY, "
+            "or give `--config wandb=offline`"
         ) from error
     with session:
         yield session

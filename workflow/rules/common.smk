@@ -7,21 +7,15 @@ try:
     PLAN = make_plan(config)
 except UserError as error:
     # one line and nothing else: Snakemake would print a traceback
-    print(f"dblocks: {error}", file=sys.stderr)
-    sys.stderr.flush()
+    print(f"dblocks: {error}", file=sys.stderr, flush=True)
     os._exit(2)
-
-# jobs call `python -m dblocks`: the Python that runs Snakemake, also where its environment is not activated
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
-# not a parameter of the jobs: how metrics are shown must not decide whether a run is repeated
-os.environ["DBLOCKS_WANDB"] = PLAN.command_line.wandb
 
 ROOT = str(PLAN.root)
 
 if workflow.is_main_process:
     print(PLAN.first_line(), file=sys.stderr)
 PLAN.write_specs()
+PLAN.export_environment(workflow.basedir)
 
 
 wildcard_constraints:

@@ -1,0 +1,46 @@
+# Two commands do everything: `make smoke` runs the pipeline at scale smoke, `make test` passes the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= 2
+# one thread a process: two jobs at once beat one job on two threads
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup smoke test test-slow lint format schemas bench clean
+
+setup: .venv/ready  ## .venv with the exact tested versions
+
+.venv/ready: pyproject.toml envs/constraints-cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dblocks needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints-cpu.txt --editable '.[test]'
+	touch $@
+
+smoke: setup  ## all tables on embedded data, no GPU, no download
+	$(BIN)/snakemake --cores $(CORES) --show-failed-logs all
+	@$(BIN)/python -m dblocks show smoke
+
+test: setup lint  ## the tests that must always pass
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## the minutes-long ones as well
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+schemas: setup  ## workflow/schemas from the typed configuration
+	$(BIN)/python -m dblocks schema
+
+bench: setup  ## speed, with device and n
+	$(BIN)/python -m benchmarks.step_time
+
+clean:  ## everything made by a run at scale smoke
+	rm -rf results/smoke results/data .snakemake
