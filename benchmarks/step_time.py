@@ -21,7 +21,7 @@ import torch
 
 from dblocks.build import build
 from dblocks.config import resolve
-from dblocks.data.prepared import PreparedData, write_prepared
+from dblocks.data.prepared import PreparedData, write_manifest
 from dblocks.data.registry import dataset
 from dblocks.machine import describe
 from dblocks.spec import RunSpec
@@ -33,11 +33,12 @@ WARM_UP = 3
 def random_images(name: str, folder: Path, count: int = 1024) -> PreparedData:
     """Prepared data of a data set's shape, random and small: a step's time does not depend on the pixels."""
     info, draws = dataset(name), np.random.default_rng(0)
-    arrays = {"validation": np.arange(count // 10)}
+    folder.mkdir(parents=True)
+    np.save(folder / "validation.npy", np.arange(count // 10))
     for split in ("train", "test"):
-        arrays[f"{split}_images"] = draws.integers(0, 256, (count, *info.image_shape), dtype=np.uint8)
-        arrays[f"{split}_labels"] = draws.integers(0, info.num_classes, count)
-    write_prepared(folder, name, info.fingerprint, "random", arrays)
+        np.save(folder / f"{split}_images.npy", draws.integers(0, 256, (count, *info.image_shape), dtype=np.uint8))
+        np.save(folder / f"{split}_labels.npy", draws.integers(0, info.num_classes, count))
+    write_manifest(folder, name, info.fingerprint, "random")
     return PreparedData(folder)
 
 

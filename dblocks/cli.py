@@ -28,7 +28,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Prepare one data set."""
     from dblocks.data.prepare import prepare
 
-    print(prepare(options.name, options.data_dir, options.folder))
+    own = {"path": options.path, "title": options.title}
+    print(prepare(options.name, options.data_dir, options.folder, **own, download=options.download))
 
 
 def table(options: argparse.Namespace) -> None:
@@ -98,6 +99,9 @@ def parser() -> argparse.ArgumentParser:
         ("name", {"help": "data set"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where data sets lie (default: %(default)s)"}),
         ("--folder", {"type": Path, "required": True, "help": "where to write arrays and manifest"}),
+        ("--path", {"type": Path, "help": "your own text, for characters, documents and sentences"}),
+        ("--title", {"help": "the name that text bears in records"}),
+        ("--download", {"action": "store_true", "help": "fetch what is not in the data directory"}),
     )
     verb(
         table,

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from dblocks.data.registry import dataset
+from dblocks.data.registry import ImageDataset, dataset
+from dblocks.data.sources import fingerprint
 from dblocks.errors import UserError
-from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, Part, RunSpec
+from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, DataSpec, Part, RunSpec
 from dblocks.versions import versions_of
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
@@ -178,11 +179,14 @@ def resolve(
     ):
         fields = merge(fields, layer)
     fields |= {"experiment": experiment_name, "variant": variant, "scale": scale, "seed": seed}
+    place = f"{config_dir / 'runs' / experiment_name}.yaml: variant {variant} at scale {scale}"
     try:
-        return RunSpec.model_validate(fields)
+        spec = RunSpec.model_validate(fields)
     except ValidationError as error:
-        path = config_dir / "runs" / f"{experiment_name}.yaml"
-        raise UserError(f"{path}: variant {variant} at scale {scale}: {first_error(error)}") from error
+        raise UserError(f"{place}: {first_error(error)}") from error
+    if not isinstance(dataset(spec.data.name), ImageDataset):
+        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
+    return spec
 
 
 def canonical_json(value: Any) -> str:
@@ -198,9 +202,21 @@ def identity(spec: RunSpec) -> str:
     content = spec.model_dump(mode="json", include=set(IDENTITY_SECTIONS))
     if spec.compute.device == "cuda":
         del content["compute"]["threads"]  # no bit depends on it there
-    content["fingerprint"] = dataset(spec.data.name).fingerprint
+    del content["data"]["path"]  # the fingerprint says what is in it
+    content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def data_fingerprint(data: DataSpec) -> str:
+    """What names the exact content of a run's data; a user's own text is hashed once."""
+    return fingerprint(data.name, None if data.path is None else Path(data.path), data.title)
+
+
+def data_key(data: DataSpec) -> str:
+    """The folder of a prepared data set: its name, or title and hash8 of a user's own text."""
+    title, _, digest = data_fingerprint(data).rpartition("-")
+    return data.name if data.path is None else f"{title}-{digest[:8]}"
 
 
 def run_name(spec: RunSpec) -> str:

@@ -9,11 +9,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dblocks.config import CONFIG_DIR, CommandLine, first_error, identity, load_experiments, load_scales, resolve
-from dblocks.data.prepared import MANIFEST, write_atomically
+from dblocks.config import (
+    CONFIG_DIR,
+    CommandLine,
+    data_key,
+    first_error,
+    identity,
+    load_experiments,
+    load_scales,
+    resolve,
+)
+from dblocks.data.files import write_atomically
+from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.record import RECORD
-from dblocks.spec import RunSpec
+from dblocks.spec import DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 
 DAY_OF_GPU_MINUTES = 24 * 60
@@ -59,15 +69,30 @@ class Plan:
 
     def manifest_of(self, run: str) -> Path:
         """The manifest of the prepared data a run reads."""
-        return self.manifest(self.runs[run][0].data.name)
+        return self.manifest(data_key(self.runs[run][0].data))
 
-    def manifest(self, data: str) -> Path:
+    def manifest(self, key: str) -> Path:
         """The manifest of a prepared data set; it is shared by all scales."""
-        return Path(self.command_line.results_dir) / "data" / data / MANIFEST
+        return Path(self.command_line.results_dir) / "data" / key / "manifest.json"
 
-    def datasets(self) -> list[str]:
-        """Names of the data sets the runs read."""
-        return sorted({specs[0].data.name for specs in self.runs.values()})
+    def datasets(self) -> dict[str, DataSpec]:
+        """The data sets the runs read, by their prepared folder's name."""
+        return {data_key(specs[0].data): specs[0].data for specs in self.runs.values()}
+
+    def prepare_arguments(self, key: str) -> list[str]:
+        """Arguments of `dblocks prepare` for a data set."""
+        data = self.datasets()[key]
+        options = {"--data-dir": self.command_line.data_dir, "--path": data.path, "--title": data.title}
+        return [data.name, *(part for name, value in options.items() if value for part in (name, value))]
+
+    def check_data(self) -> None:
+        """Raises: UserError for the first data set that only a person can bring, with the ways to go on."""
+        for key, data in self.datasets().items():
+            if self.manifest(key).exists():
+                continue
+            found = availability(data.name, Path(self.command_line.data_dir), data.path and Path(data.path))
+            if found.state == "needs a person":
+                raise UserError(f"data set {key} {found}; or leave out what needs it: --config skip=[{data.name}]")
 
     def first_line(self) -> str:
         """What every plan says first: scale, seeds, data directory."""
@@ -136,7 +161,9 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             run_of[row.run] = run
             if run not in runs:
                 runs[run] = [spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line))]
-    return Plan(command_line, tables, runs, run_of)
+    plan = Plan(command_line, tables, runs, run_of)
+    plan.check_data()
+    return plan
 
 
 def check_everything(config_dir: Path = CONFIG_DIR) -> None:

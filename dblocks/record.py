@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from dblocks.config import first_error
-from dblocks.data.prepared import write_atomically
+from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.spec import Part, RunSpec
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dblocks.config import budget_fraction, first_error, identity, run_name, total_steps
-from dblocks.data.prepared import PreparedData, sha256_of, write_atomically
-from dblocks.data.registry import dataset
+from dblocks.config import budget_fraction, data_fingerprint, first_error, identity, run_name, total_steps
+from dblocks.data.files import sha256_of, write_atomically
+from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.record import RECORD, Record, read_record, write_record
 from dblocks.spec import RunSpec
@@ -91,8 +91,8 @@ def train_and_evaluate(spec: RunSpec, folder: Path, data: PreparedData, wandb_mo
     from dblocks.build import build
     from dblocks.machine import autocast, describe, peak_memory, pick_device
 
-    if data.fingerprint != dataset(spec.data.name).fingerprint:
-        raise UserError(f"{data.folder}: holds {data.fingerprint}, {spec.data.name} needs to be prepared again")
+    if data.fingerprint != (wanted := data_fingerprint(spec.data)):
+        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     torch.use_deterministic_algorithms(spec.compute.deterministic)

@@ -33,12 +33,19 @@ class AugmentSpec(Part):
 
 class DataSpec(Part):
     name: str = Field(description="A data set of dblocks/data/registry.py.")
+    path: str | None = Field(None, description="The user's own text, for characters, documents and sentences.")
+    title: str | None = Field(None, description="The name that text bears in records; default: the file's.")
     train_split: Literal["train", "fit"] = Field(
         "train", description="`train` is the whole training set, `fit` leaves out the fixed 10 % for validation."
     )
     evaluation_split: Literal["test", "validation"] = Field(
         "test", description="Where metrics are read. Choices are made on `validation`; test is read once."
     )
+
+    @property
+    def label(self) -> str:
+        """The name results are shown under."""
+        return self.title or self.name
 
     @model_validator(mode="after")
     def _validation_was_not_trained_on(self):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dblocks.claims import Verdict
-from dblocks.data.prepared import write_atomically
+from dblocks.data.files import write_atomically
 from dblocks.tables import CSV_COLUMNS, Cell, Column, Table, percentage
 
 

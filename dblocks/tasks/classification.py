@@ -98,7 +98,7 @@ class Classification:
             name=name,
             value=value,
             unit=unit,
-            dataset=data.name,
+            dataset=data.label,
             split=data.evaluation_split,
             samples=len(self.test_labels),
         )

@@ -24,11 +24,10 @@ rule prepare_data:
         f"{PLAN.command_line.results_dir}/logs/data/{{dataset}}.log",
     benchmark:
         f"{PLAN.command_line.results_dir}/benchmarks/data/{{dataset}}.tsv"
-    params:
-        data_dir=PLAN.command_line.data_dir,
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        arguments=lambda wildcards: PLAN.prepare_arguments(wildcards.dataset),
     shell:
-        "python -m dblocks prepare {wildcards.dataset} --data-dir {params.data_dir:q}"
-        " --folder $(dirname {output:q}) > {log:q} 2>&1"
+        "python -m dblocks prepare {params.arguments:q} --download --folder $(dirname {output:q})" " 2>&1 | tee {log:q}"

@@ -22,11 +22,11 @@ rule table:
         f"{ROOT}/logs/tables/{{table}}.log",
     benchmark:
         f"{ROOT}/benchmarks/tables/{{table}}.tsv"
-    params:
-        config=json.dumps(PLAN.command_line.model_dump(exclude={"wandb", "data_dir"})),
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        config=json.dumps(PLAN.command_line.model_dump(exclude={"wandb", "data_dir"})),
     shell:
         "python -m dblocks table {wildcards.table} --config {params.config:q} > {log:q} 2>&1"
 
@@ -37,6 +37,6 @@ for _table in PLAN.tables:
     rule:
         name:
             _table
-        localrule: True
         input:
             table_files(_table),
+        localrule: True

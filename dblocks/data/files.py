@@ -1,0 +1,77 @@
+"""Files, with the standard library only: checksums, whole-or-nothing writing, disk space, one-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dblocks.errors import UserError
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Hexadecimal digest of a file, read in pieces; `algorithm` is a name that hashlib knows."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    return digest_of(path, "sha256")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception, short and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def readable(size: int) -> str:
+    """A number of bytes for people: 142 MB, 1.8 GB (powers of ten, as shops and the hub count)."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            value = size / scale
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{size} bytes"
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises: UserError if the file system that will hold `folder` has less than `needed` bytes free."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(f"{folder}: needs {readable(needed)} of disk, {readable(free)} are free; make room")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to write into; it takes the place of `folder` only if no error occurs.
+
+    Raises: UserError naming `folder` if the operating system refuses to write (disk full, no permission).
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        # A workflow engine makes the folder of a promised file beforehand, and an earlier attempt may have
+        # left arrays without a manifest: neither is worth keeping.
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: preparation failed ({one_line(error)}); nothing is left of it") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

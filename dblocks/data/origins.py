@@ -1,0 +1,221 @@
+"""Where data and weights come from, on what terms, and how large they are: plain data, for plans and DATA.md.
+
+Sizes are in bytes. Checksums that could not be established are None rather than guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file with known content: its name, address, size in bytes and checksum (None: not enforced)."""
+
+    name: str
+    url: str
+    bytes: int | None
+    algorithm: Literal["md5", "sha256"]
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set comes from, on what terms, and how much room it takes.
+
+    Attributes:
+        download_bytes, prepared_bytes: sizes to plan with; `about` says that they are not exact.
+        gate: "manual" where a person must agree to terms or fetch it.
+        hub_id: its id on the Hugging Face hub, whose parquet layout is read.
+        archive: the official archive, read as it is.
+        download_from: which of the two is downloaded; None: neither.
+        tables: the tables of the paper that need it.
+    """
+
+    source: str
+    licence: str
+    download_bytes: int = 0
+    prepared_bytes: int = 0
+    about: bool = False
+    gate: Literal["none", "manual"] = "none"
+    hub_id: str | None = None
+    archive: RemoteFile | None = None
+    download_from: Literal["hub", "archive"] | None = None
+    tables: str = ""
+
+
+UNKNOWN = Origin("unknown", "unknown")
+OWN_TEXT = Origin("a file or folder of yours (data.path)", "yours to know")
+DIGITS = Origin(
+    "scikit-learn's copy of the UCI set 'Optical Recognition of Handwritten Digits' (Alpaydin & Kaynak)",
+    "CC BY 4.0 (UCI Machine Learning Repository)",
+    prepared_bytes=130_000,
+    about=True,
+    tables="1 (smoke)",
+)
+CIFAR100 = Origin(
+    "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "no explicit licence; distributed for research, cite the report",
+    download_bytes=142_000_000,
+    prepared_bytes=184_840_000,
+    about=True,
+    hub_id="uoft-cs/cifar100",
+    archive=RemoteFile(
+        "cifar-100-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        169_001_437,
+        "md5",
+        "eb9058c3a382ffc7106e4002c42a8d85",
+    ),
+    download_from="hub",
+    tables="1, 6, 12",
+)
+CIFAR10 = Origin(
+    "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "no explicit licence; distributed for research, cite the report",
+    download_bytes=143_646_105,
+    prepared_bytes=184_840_000,
+    about=True,
+    hub_id="uoft-cs/cifar10",
+    archive=RemoteFile(
+        "cifar-10-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        170_498_071,
+        "md5",
+        "c58f30108f718f92721af3b95e74349a",
+    ),
+    download_from="hub",
+    tables="2, 7, 10",
+)
+TEXT8 = Origin(
+    "Mahoney 2011, http://mattmahoney.net/dc/textdata.html, from the English Wikipedia of March 2006",
+    "text of Wikipedia: GFDL (CC BY-SA 3.0 since 2009)",
+    download_bytes=31_344_016,
+    prepared_bytes=100_000_400,
+    archive=RemoteFile(
+        "text8.zip",
+        "http://mattmahoney.net/dc/text8.zip",
+        31_344_016,
+        "sha256",
+        "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+    ),
+    download_from="archive",
+    tables="3",
+)
+LM1B = Origin(
+    "Chelba et al. 2013, http://www.statmt.org/lm-benchmark/, from WMT 2011 news crawls",
+    "no explicit licence; the crawled news keep their owners' rights",
+    download_bytes=1_792_209_805,
+    prepared_bytes=4_500_000_000,
+    about=True,
+    hub_id="dvruette/lm1b",
+    archive=RemoteFile(
+        "1-billion-word-language-modeling-benchmark-r13output.tar.gz",
+        "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz",
+        1_792_209_805,
+        "sha256",
+        "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e",
+    ),
+    download_from="archive",
+    tables="4, 5, 11",
+)
+OPENWEBTEXT = Origin(
+    "Gokaslan & Cohen 2019, https://skylion007.github.io/OpenWebTextCorpus/",
+    "packaging CC0; the web pages keep their owners' rights",
+    download_bytes=24_000_000_000,
+    prepared_bytes=40_000_000_000,
+    about=True,
+    hub_id="Skylion007/openwebtext",
+    download_from="hub",
+    tables="4",
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published weights that an evaluation or a network needs.
+
+    Attributes:
+        bytes: size of what is fetched, about; None: unknown.
+        sha256: of the weight file, or its first digits with `…`; None: not known here.
+        without: what happens to the tables when it is not there.
+    """
+
+    name: str
+    source: str
+    licence: str
+    bytes: int | None
+    gate: Literal["none", "manual"]
+    sha256: str | None
+    tables: str
+    without: str
+
+
+_LLAMA = "Llama 2 Community License; accept it on the hub, then wait for approval"
+WEIGHTS = {
+    w.name: w
+    for w in (
+        Weights(
+            "inception",
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth (fetched by torch-fidelity)",
+            "Apache 2.0 (TensorFlow models)",
+            91_000_000,
+            "none",
+            "6726825d… (in the file's name)",
+            "2, 7, 8, 10",
+            "no FID with the paper's features; a substitute extractor is named in the record and only shows trends",
+        ),
+        Weights(
+            "gpt2-large",
+            "hub: openai-community/gpt2-large, model.safetensors",
+            "MIT",
+            3_250_000_000,
+            "none",
+            "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+            "4, 5, 11 (features of MAUVE)",
+            "no MAUVE with the paper's features; a substitute is named in the record",
+        ),
+        Weights(
+            "gpt2-xl",
+            "hub: openai-community/gpt2-xl, model.safetensors",
+            "MIT",
+            6_430_000_000,
+            "none",
+            None,
+            "4, 5 (generative perplexity)",
+            "the column PPL (GPT2-XL) is missing",
+        ),
+        Weights(
+            "llama2",
+            "hub: meta-llama/Llama-2-7b-hf, *.safetensors",
+            _LLAMA,
+            13_480_000_000,
+            "manual",
+            None,
+            "4, 5 (generative perplexity)",
+            "the column PPL (Llama-2-7B) reads `skipped`, with skip=[llama2]",
+        ),
+        Weights(
+            "llama2-tokenizer",
+            "hub: meta-llama/Llama-2-7b-hf, tokenizer.json (1.8 MB) and tokenizer.model (0.5 MB)",
+            _LLAMA,
+            2_340_000,
+            "manual",
+            None,
+            "4, 5, 11 (the models' own tokens)",
+            "these tables need another 32k tokenizer, named in the record: not the paper's numbers",
+        ),
+        Weights(
+            "sd-vae-ft-ema",
+            "hub: stabilityai/sd-vae-ft-ema, diffusion_pytorch_model.safetensors",
+            "MIT",
+            335_000_000,
+            "none",
+            None,
+            "2, 8 (ImageNet rows: images to latents and back)",
+            "the ImageNet rows cannot run",
+        ),
+    )
+}

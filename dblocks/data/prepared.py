@@ -1,0 +1,115 @@
+"""Prepared data: numpy arrays that are memory-mapped, beside a manifest that holds their checksums.
+
+A prepared folder is complete when its `manifest.json` is there; it is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dblocks.data.files import readable, sha256_of, write_atomically
+from dblocks.errors import UserError
+
+MANIFEST = "manifest.json"
+HASHED_BYTES = 2**31  # larger arrays are checked by size alone when opened: hashing 40 GB takes a job minutes
+
+
+def write_manifest(folder: Path, name: str, fingerprint: str, source: str, facts: dict[str, Any] | None = None) -> Path:
+    """Write the manifest over all .npy files of `folder` and return its path. `facts` is kept as it is."""
+    entries = {}
+    for path in sorted(folder.glob("*.npy")):
+        array = np.load(path, mmap_mode="r")
+        entries[path.stem] = {
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+    manifest = {
+        "name": name,
+        "fingerprint": fingerprint,
+        "source": source,
+        "facts": facts or {},
+        "arrays": entries,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return folder / MANIFEST
+
+
+class NpyWriter:
+    """Writes a one-dimensional .npy file piece by piece; its length need not be known beforehand."""
+
+    def __init__(self, path: Path, dtype: str):
+        self.dtype, self.count = np.dtype(dtype), 0
+        self.file = open(path, "wb")  # noqa: SIM115, closed by __exit__
+        self._header()
+
+    def _header(self) -> None:
+        # numpy pads the header so that the first dimension can grow to any length without moving the data
+        self.file.seek(0)
+        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
+        np.lib.format.write_array_header_1_0(self.file, description)
+        self.data_starts = self.file.tell()
+
+    def append(self, values: np.ndarray) -> None:
+        """Adds a one-dimensional array."""
+        self.file.write(np.ascontiguousarray(values, self.dtype).data)
+        self.count += len(values)
+
+    def __enter__(self) -> NpyWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.file:
+            before = self.data_starts
+            self._header()
+            assert self.data_starts == before, "the .npy header outgrew its padding"
+
+
+class PreparedData:
+    """Read access to a prepared folder; every array is checked against the manifest when first opened.
+
+    Raises: UserError naming the file if the folder, an array or its checksum is not as it should be.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        path = self.folder / MANIFEST
+        if not path.exists():
+            raise UserError(f"{path}: not there; run `snakemake data` (or `python -m dblocks prepare NAME`) first")
+        try:
+            self.manifest: dict[str, Any] = json.loads(path.read_text())
+            self.name, self.fingerprint = self.manifest["name"], self.manifest["fingerprint"]
+            self.entries = self.manifest["arrays"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a manifest ({error!r}); remove the folder to prepare it again") from error
+        self.facts: dict[str, Any] = self.manifest.get("facts", {})
+
+    def array(self, key: str) -> np.ndarray:
+        """The array `key`, memory-mapped read-only."""
+        path = self.folder / f"{key}.npy"
+        entry = self.entries.get(key)
+        if entry is None or not path.exists():
+            raise UserError(f"{path}: missing; remove {self.folder} to prepare it again")
+        size = path.stat().st_size
+        if size != entry.get("bytes", size):
+            raise UserError(
+                f"{path}: {readable(size)}, the manifest says {readable(entry['bytes'])} (truncated or changed); "
+                f"remove {self.folder} to prepare it again"
+            )
+        if size <= HASHED_BYTES and (found := sha256_of(path)) != entry["sha256"]:
+            raise UserError(
+                f"{path}: sha256 is {found[:16]}…, the manifest says {entry['sha256'][:16]}… (truncated or changed); "
+                f"remove {self.folder} to prepare it again"
+            )
+        return np.load(path, mmap_mode="r")
+
+    def checksum(self) -> str:
+        """One checksum over all arrays, for the record."""
+        text = json.dumps({key: entry["sha256"] for key, entry in sorted(self.entries.items())})
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""The data sets by name: what a plan must know before a byte is there, and what preparation enforces.
+
+`fingerprint` is the part a data set has in a run's identity. For a named data set it is fixed, and
+preparation refuses anything else; for a general one it comes from the user's file (see sources.py).
+Standard library only, and nothing is read from disk: every plan imports this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dblocks.data import origins
+from dblocks.data.origins import Origin
+from dblocks.errors import UserError
+
+
+@dataclass(frozen=True)
+class ArchiveLayout:
+    """Members of a CIFAR python archive, and the key of the labels in their dictionaries."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: str
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A labelled image data set.
+
+    Attributes:
+        image_shape: (C, H, W).
+        train_size, test_size: number of images.
+        fingerprint: names the exact content (see module docstring).
+        embedded: comes with the installation, nothing is downloaded.
+        balanced: every class has the same number of images, which is enforced.
+        content: order-independent checksum of all images and labels (images.py); None: not known, not enforced.
+        layout: how to read the official archive.
+        label_column: of the hub's parquet files; the image column is `img`.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    train_size: int
+    test_size: int
+    fingerprint: str
+    embedded: bool = False
+    balanced: bool = False
+    content: str | None = None
+    origin: Origin = origins.UNKNOWN
+    layout: ArchiveLayout | None = None
+    label_column: str = "label"
+
+    def fit_size(self) -> int:
+        """Training images left when the fixed validation tenth is held out."""
+        return self.train_size - self.train_size // 10
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """A text data set.
+
+    Attributes:
+        kind: `characters` (a-z and space, cut by position), `documents` (separated by blank lines) or
+            `sentences` (one a line).
+        fingerprint: as above; None: general, the content is whatever file the user names.
+        content: SHA-256 of the text, decompressed; None: not known, not enforced.
+        plain_file: name of the uncompressed text inside the data directory.
+        records: documents or sentences of (train, test) before the validation part is taken; test is None
+            where the source has no test part and one is cut by hash.
+    """
+
+    name: str
+    kind: Literal["characters", "documents", "sentences"]
+    fingerprint: str | None = None
+    content: str | None = None
+    plain_file: str | None = None
+    records: tuple[int, int | None] | None = None
+    origin: Origin = origins.OWN_TEXT
+    embedded: bool = False
+
+
+Dataset = ImageDataset | TextDataset
+
+DATASETS: dict[str, Dataset] = {
+    d.name: d
+    for d in (
+        ImageDataset("digits", (1, 8, 8), 10, 1437, 360, "digits-1", embedded=True, origin=origins.DIGITS),
+        ImageDataset(
+            "cifar100",
+            (3, 32, 32),
+            100,
+            50_000,
+            10_000,
+            "cifar100-1",
+            balanced=True,
+            content="a10a18d19cf7fa88869ae994249cdc83ce2394eb15d1ff9bef3c45c02ea15d12",
+            origin=origins.CIFAR100,
+            layout=ArchiveLayout(("cifar-100-python/train",), ("cifar-100-python/test",), "fine_labels"),
+            label_column="fine_label",
+        ),
+        ImageDataset(
+            "cifar10",
+            (3, 32, 32),
+            10,
+            50_000,
+            10_000,
+            "cifar10-1",
+            balanced=True,
+            origin=origins.CIFAR10,
+            layout=ArchiveLayout(
+                tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
+                ("cifar-10-batches-py/test_batch",),
+                "labels",
+            ),
+        ),
+        TextDataset("characters", "characters"),
+        TextDataset("documents", "documents"),
+        TextDataset("sentences", "sentences"),
+        TextDataset(
+            "text8",
+            "characters",
+            "text8-1",
+            content="6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+            plain_file="text8",
+            origin=origins.TEXT8,
+        ),
+        TextDataset("lm1b", "sentences", "lm1b-1", records=(30_301_028, 306_688), origin=origins.LM1B),
+        TextDataset("openwebtext", "documents", "openwebtext-1", records=(8_013_769, None), origin=origins.OPENWEBTEXT),
+    )
+}
+
+
+def dataset(name: str) -> Dataset:
+    """The data set of that name.
+
+    Raises: UserError naming the known ones.
+    """
+    if name not in DATASETS:
+        raise UserError(f"data.name: no data set '{name}'; there are {', '.join(sorted(DATASETS))}")
+    return DATASETS[name]
+
+
+def download_plan(name: str) -> Origin:
+    """Source, terms, sizes in bytes and gate of the data set of that name.
+
+    Raises: UserError naming the known ones.
+    """
+    return dataset(name).origin

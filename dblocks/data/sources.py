@@ -1,0 +1,216 @@
+"""Where a data set's bytes are, whether it can be had, and the fingerprint of a user's own file.
+
+Standard library only and quick: the plan and `dblocks doctor` call this without reading any data, save
+that a user's own text is hashed once (and again only when its size or time changes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dblocks.data.files import readable, sha256_of, write_atomically
+from dblocks.data.registry import DATASETS, Dataset, ImageDataset, dataset
+from dblocks.errors import UserError
+
+NPY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data found on disk: how it is laid out, and the file or folder that holds it."""
+
+    kind: Literal["embedded", "npy", "parquet", "archive", "text"]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a data set can be had. `str()` gives one line."""
+
+    state: Literal["embedded", "found", "downloadable", "needs a person"]
+    detail: str = ""
+
+    def __str__(self) -> str:
+        joint = {
+            "found": "found at {}",
+            "downloadable": "downloadable ({})",
+            "needs a person": "needs a person ({})",
+        }
+        return joint.get(self.state, self.state).format(self.detail)
+
+
+def parquet_shards(folder: Path, split: str) -> list[Path]:
+    """Files of `split` in the hub's layout, `folder/<config>/` or `folder/data/` or `folder` itself, sorted."""
+    return sorted(p for pattern in ("", "*/") for p in folder.glob(f"{pattern}{split}-*-of-*.parquet"))
+
+
+def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
+    """The first of: embedded, .npy files, parquet files, plain text, official archive; None if there is none."""
+    if info.embedded:
+        return Source("embedded", Path())
+    if data_dir is None:
+        return None
+    folder, archive = data_dir / info.name, info.origin.archive
+    if isinstance(info, ImageDataset) and any((folder / file).exists() for file in NPY_FILES):
+        return Source("npy", folder)
+    if info.origin.hub_id and parquet_shards(folder, "train"):
+        return Source("parquet", folder)
+    plain = [] if isinstance(info, ImageDataset) or info.plain_file is None else [folder / info.plain_file, folder]
+    for path in plain:
+        if path.is_file():
+            return Source("text", path)
+    for path in [folder / archive.name, data_dir / archive.name] if archive else []:
+        if path.is_file():
+            return Source("archive", path)
+    return None
+
+
+def places(info: Dataset, data_dir: Path) -> list[str]:
+    """The paths that `find_source` looks at, as an error message lists them."""
+    folder, archive = data_dir / info.name, info.origin.archive
+    found = []
+    if isinstance(info, ImageDataset):
+        found.append(f"{folder}/{{train,test}}_{{images,labels}}.npy")
+    elif info.plain_file is not None:
+        found.append(str(folder / info.plain_file))
+    if info.origin.hub_id:
+        found.append(f"{folder}/*/train-*-of-*.parquet")
+    if archive:
+        found += [str(folder / archive.name), str(data_dir / archive.name)]
+    return found
+
+
+def require_source(info: Dataset, data_dir: Path | None) -> Source:
+    """As `find_source`, but a data set that is nowhere is an error.
+
+    Raises: UserError naming every path looked at, and the way to get the data.
+    """
+    source = find_source(info, data_dir)
+    if source is not None:
+        return source
+    if data_dir is None:
+        raise UserError(f"data_dir: not set, and {info.name} is to be read from there; give a directory")
+    missing = "" if data_dir.is_dir() else f" (there is no directory {data_dir})"
+    raise UserError(
+        f"{info.name}: not found{missing}; looked for {', '.join(places(info, data_dir))}; "
+        f"{_way_to_get(info, data_dir)}"
+    )
+
+
+def _way_to_get(info: Dataset, data_dir: Path | None) -> str:
+    origin = info.origin
+    if origin.download_from is None or origin.gate == "manual":
+        return f"put it there by hand: {origin.source}"
+    return f"`snakemake data` downloads it ({_size(info)})"
+
+
+def _size(info: Dataset) -> str:
+    about = "about " if info.origin.about else ""
+    return about + readable(info.origin.download_bytes)
+
+
+def availability(name: str | Dataset, data_dir: Path | None, path: Path | None = None) -> Availability:
+    """Whether data set `name` is embedded, found, downloadable or needs a person, without reading it.
+
+    Args:
+        path: the user's file or folder, for the general text data sets.
+    """
+    info = dataset(name) if isinstance(name, str) else name
+    if info.fingerprint is None:
+        if path is not None and Path(path).expanduser().exists():
+            return Availability("found", str(path))
+        return Availability("needs a person", f"set data.path to a file or folder of text; now {path}")
+    source = find_source(info, data_dir)
+    if source is not None:
+        return Availability("embedded") if info.embedded else Availability("found", str(source.path))
+    if info.origin.download_from is not None and info.origin.gate == "none":
+        return Availability("downloadable", _size(info))
+    where = "data_dir" if data_dir is None else places(info, data_dir)[0]
+    return Availability("needs a person", f"get it from {info.origin.source} and put it at {where}")
+
+
+def text_files(path: Path) -> list[Path]:
+    """The file itself, or the .txt, .txt.gz and .txt.xz files below a folder in the order of their relative paths.
+
+    Raises: UserError if there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(TEXT_SUFFIXES))
+        if not files:
+            raise UserError(f"data.path: {path} has no {', '.join(TEXT_SUFFIXES)} file in it")
+        return files
+    if not path.is_file():
+        raise UserError(f"data.path: {path} is not there; it must be a text file or a folder of .txt files")
+    return [path]
+
+
+def fingerprint(
+    name: str | Dataset, path: Path | None = None, title: str | None = None, cache: Path | None = None
+) -> str:
+    """What names the exact content in a run's identity.
+
+    Named data sets have a fixed one; for a general one it is `<title>-<SHA-256>` of the file, or of the list of
+    relative paths and SHA-256 of a folder's files.
+
+    Args:
+        cache: JSON file that remembers checksums by path, size and time; by default in the user's cache directory.
+    """
+    info = dataset(name) if isinstance(name, str) else name
+    if info.fingerprint is not None:
+        if path is not None:
+            raise UserError(f"data.path: {info.name} is read from data_dir; only general data sets take a path")
+        return info.fingerprint
+    if path is None:
+        raise UserError(f"data.path: not set; {info.name} needs a text file or a folder of .txt files")
+    path = Path(path).expanduser()
+    return f"{checked_title(path, title)}-{_content(path, cache or _default_cache())}"
+
+
+def checked_title(path: Path, title: str | None) -> str:
+    """The name that records show: `title`, or the file's name up to its first dot.
+
+    Raises: UserError if it is the name of a real data set, which only that data set may bear.
+    """
+    title = title or Path(path).name.split(".")[0]
+    if title.lower() in {n for n, d in DATASETS.items() if d.fingerprint is not None}:
+        raise UserError(f"data.title: '{title}' is a real data set's name; set data.name to it, or take another")
+    return title
+
+
+def _content(path: Path, cache: Path) -> str:
+    files = text_files(path)
+    sums = _cached_sums(files, cache)
+    if not path.is_dir():
+        return sums[0]
+    lines = [f"{digest}  {file.relative_to(path).as_posix()}\n" for digest, file in zip(sums, files, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _cached_sums(files: list[Path], cache: Path) -> list[str]:
+    try:
+        known = dict(json.loads(cache.read_text()))
+    except (OSError, ValueError, TypeError):
+        known = {}  # a cache may be absent or broken: the files are read instead
+    sums, before = [], len(known)
+    for file in files:
+        status = file.stat()
+        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+        if not isinstance(known.get(key), str):
+            known[key] = sha256_of(file)
+        sums.append(known[key])
+    if len(known) != before:
+        with contextlib.suppress(OSError):  # a home directory that cannot be written costs time, nothing else
+            write_atomically(cache, json.dumps(known, indent=0))
+    return sums
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dblocks" / "checksums.json"
