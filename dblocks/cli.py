@@ -72,6 +72,13 @@ def schema(options: argparse.Namespace) -> None:
         print(path)
 
 
+def readme(options: argparse.Namespace) -> None:
+    """Rebuild README.md's tables and tree from committed records and files."""
+    from dblocks.report.readme import write_readme
+
+    print(write_readme())
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     top = argparse.ArgumentParser(prog="dblocks", description="Tables of DiffusionBlocks, step by step.")
@@ -119,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
         ("--results", {"default": "results", "help": "default: %(default)s"}),
     )
     verb(schema)
+    verb(readme)
     return top
 
 

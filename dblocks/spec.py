@@ -150,7 +150,7 @@ class DiffusionBlocksSpec(Part):
     adaln: Literal["dit", "official"] = Field("dit", description="SiLU before (DiT) or after the modulation layer.")
     c_noise_scale: float = Field(1.0, gt=0, description="Factor on c_noise before its sinusoidal embedding.")
     label_token: Literal["paper", "official"] = Field(
-        "official",
+        "paper",
         description="`paper`: [CLS], patches and a noisy label token, read at [CLS]; `official`: the noisy label "
         "token takes the place of [CLS] and is read.",
     )

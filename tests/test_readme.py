@@ -1,0 +1,18 @@
+"""README.md says what the files and committed records say."""
+
+from pathlib import Path
+
+from dblocks.report.readme import REPOSITORY, built_readme
+
+
+def test_built_parts_are_in_sync():
+    text = (REPOSITORY / "README.md").read_text()
+    assert built_readme(text) == text, "run `python -m dblocks readme`"
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path):
+    text = (REPOSITORY / "README.md").read_text()
+    begin = text.index("<!-- begin: table_1")
+    digit = next(i for i in range(begin + 40, len(text)) if text[i].isdigit())
+    changed = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]
+    assert built_readme(changed) == text
