@@ -15,13 +15,14 @@ from dblocks.errors import Interrupted, UserError
 def run(options: argparse.Namespace) -> None:
     """Train, evaluate and record one run."""
     from dblocks.run import execute
-    from dblocks.slurm import requeue_if_asked
+    from dblocks.slurm import requeue
 
     try:
         print(execute(options.spec, options.data.parent, options.wandb, progress=not options.quiet))
     except Interrupted as stop:
-        requeue_if_asked()
-        raise stop
+        if stop.progress:
+            requeue()
+        raise
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -70,6 +71,20 @@ def schema(options: argparse.Namespace) -> None:
 
     for path in write_schemas():
         print(path)
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Say what is here, what is missing for which table, and what the plan costs."""
+    import yaml
+
+    from dblocks.doctor import report
+    from dblocks.plan import make_plan
+
+    pairs = (pair.partition("=") for pair in options.config)
+    text, complete = report(make_plan({key: yaml.safe_load(value) for key, _, value in pairs}, check_data=False))
+    print(text)
+    if not complete:
+        raise UserError("something is missing, see above")
 
 
 def readme(options: argparse.Namespace) -> None:
@@ -125,6 +140,8 @@ def parser() -> argparse.ArgumentParser:
         ("scale", {"nargs": "?", "default": "smoke", "help": "default: %(default)s"}),
         ("--results", {"default": "results", "help": "default: %(default)s"}),
     )
+    pairs = {"nargs": "*", "default": [], "metavar": "KEY=VALUE", "help": "--config of Snakemake"}
+    verb(doctor, ("--config", pairs))
     verb(schema)
     verb(readme)
     return top

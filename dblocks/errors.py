@@ -14,6 +14,13 @@ class TrainingFailed(UserError):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM) and has saved its state. Exits with status 75 (EX_TEMPFAIL)."""
+    """A run was asked to stop (SIGTERM) and has saved its state. Exits with status 75 (EX_TEMPFAIL).
+
+    `progress` says whether it got further since it was started: without, starting again may go on for ever.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, progress: bool):
+        super().__init__(message)
+        self.progress = progress

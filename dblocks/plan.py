@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,23 @@ class Plan:
 
     def folder(self, run: str, seed: int) -> Path:
         return self.root / "runs" / run / f"seed{seed}"
+
+    def is_recorded(self, run: str, seed: int) -> bool:
+        """Whether a run has its record."""
+        return (self.folder(run, seed) / RECORD).exists()
+
+    def check_gpu(self) -> None:
+        """For jobs on this very machine. Raises: UserError if some of them want CUDA and there is no GPU."""
+        wanting = [
+            run
+            for run, specs in self.runs.items()
+            if specs[0].compute.device == "cuda" and not all(self.is_recorded(run, spec.seed) for spec in specs)
+        ]
+        if wanting and not (shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists()):
+            raise UserError(
+                f"compute.device: 'cuda' is wanted (by {wanting[0]}) and this machine has none; use a profile that "
+                "submits jobs, give `--config device=cpu`, or scale=smoke"
+            )
 
     def spec(self, run: str, seed: int) -> RunSpec:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
@@ -138,9 +156,11 @@ def seeds_of(spec: RunSpec, command_line: CommandLine) -> int:
     return 1 if days else load_scales()[spec.scale].seeds
 
 
-def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
+def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = True) -> Plan:
     """The plan of one command line. The whole configuration is checked, also what is not asked for.
 
+    Args:
+        check_data: refuse a plan that waits for data only a person can bring.
     Raises: UserError in one line for the first thing that is wrong.
     """
     command_line = parse_command_line(config)
@@ -162,7 +182,8 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             if run not in runs:
                 runs[run] = [spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line))]
     plan = Plan(command_line, tables, runs, run_of)
-    plan.check_data()
+    if check_data:
+        plan.check_data()
     return plan
 
 

@@ -23,6 +23,7 @@ from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.record import RECORD, Record, read_record, write_record
 from dblocks.spec import RunSpec
+from dblocks.stopping import Attempt, interrupt_on_sigterm
 from dblocks.versions import versions_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def execute(spec_path: Path, data_folder: Path, wandb_mode: str = "off", progres
             f"{json.loads((folder / FAILED).read_text())['error']} (remove {folder / FAILED} to try again)"
         )
     try:
-        record = train_and_evaluate(spec, folder, PreparedData(data_folder), wandb_mode, progress)
+        with interrupt_on_sigterm() as attempt:
+            record = train_and_evaluate(spec, folder, PreparedData(data_folder), attempt, wandb_mode, progress)
     except TrainingFailed as error:
         write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
         raise
@@ -84,7 +86,9 @@ def finished(folder: Path) -> bool:
     return True
 
 
-def train_and_evaluate(spec: RunSpec, folder: Path, data: PreparedData, wandb_mode: str, progress: bool) -> Record:
+def train_and_evaluate(
+    spec: RunSpec, folder: Path, data: PreparedData, attempt: Attempt, wandb_mode: str, progress: bool
+) -> Record:
     """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
     import torch
 
@@ -97,7 +101,9 @@ def train_and_evaluate(spec: RunSpec, folder: Path, data: PreparedData, wandb_mo
     torch.set_num_threads(spec.compute.threads)
     torch.use_deterministic_algorithms(spec.compute.deterministic)
     method, task = build(spec, data, device)
+    was_trained = any(folder.glob("weights-*.pt"))
     weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
+    attempt.progress = not was_trained
     method.network.eval()
     start = time.monotonic()
     with autocast(spec.compute, device):

@@ -5,14 +5,11 @@ Everything random in step k is a function of (seed, k), so a run that was killed
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +23,7 @@ from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.machine import autocast
 from dblocks.runlog import RunLog
 from dblocks.spec import RunSpec, TrainingSpec
+from dblocks.stopping import flag_on_sigterm
 
 
 @dataclass
@@ -111,20 +109,6 @@ def describe_failure(step: int, entry: Step, value: float) -> str:
     return f"loss is {value} at step {step}{where}; lower training.learning_rate or set training.grad_clip"
 
 
-@contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, however often it comes; the handler before is put back at the end."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Trainer:
     """Trains `method` for `total` steps inside `folder`, from the newest intact checkpoint there.
 
@@ -155,7 +139,7 @@ class Trainer:
         bar = progress_bar(start, self.total, progress)
         self._since = saved = time.monotonic()
         logging = self.spec.logging
-        with stop_signals() as stop:
+        with flag_on_sigterm() as stop:
             for step in range(start, self.total):
                 self.train_step(step)
                 done = step + 1
@@ -168,7 +152,7 @@ class Trainer:
                     self._save(done)
                     saved = time.monotonic()
                 if stop.is_set():
-                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved")
+                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved", progress=True)
         log.close()
         self._tick()
 

@@ -18,6 +18,15 @@ PLAN.write_specs()
 PLAN.export_environment(workflow.basedir)
 
 
+onstart:
+    # not while planning: a login node that submits jobs needs no GPU
+    if workflow.local_exec:
+        try:
+            PLAN.check_gpu()
+        except UserError as error:
+            sys.exit(f"dblocks: {error}")
+
+
 wildcard_constraints:
     run="|".join(PLAN.runs) or "none",
     seed=r"\d+",

@@ -1,0 +1,164 @@
+"""`dblocks doctor`: what is here, what is missing for which table, and what a plan costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dblocks.config import data_key
+from dblocks.data.files import readable
+from dblocks.data.origins import WEIGHTS
+from dblocks.data.registry import dataset
+from dblocks.data.sources import availability
+from dblocks.plan import Plan
+
+PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "pandas", "wandb")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `ok`, `missing` (some tables cannot run) or `note`."""
+
+    subject: str
+    state: str
+    detail: str
+
+
+def installation() -> Iterator[Finding]:
+    """Python and the packages a plan needs."""
+    yield Finding("Python", "ok" if sys.version_info >= (3, 11) else "missing", sys.version.split()[0])
+    for package in PACKAGES:
+        try:
+            yield Finding(package, "ok", importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(package, "missing", "not installed; run `make setup`")
+
+
+def gpus() -> Iterator[Finding]:
+    """GPUs of this machine; a login node need not have one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "note", "none on this machine: scales short and paper need one where their jobs run")
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        yield Finding("GPU", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def slurm() -> Iterator[Finding]:
+    """Whether `--profile slurm` finds a cluster."""
+    if shutil.which("sbatch") is None:
+        yield Finding("SLURM", "note", "no sbatch here: --profile slurm cannot be used, everything else can")
+        return
+    command = ["sinfo", "--noheader", "--format=%P %D nodes %G"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=15)
+    except subprocess.TimeoutExpired:
+        yield Finding("SLURM", "missing", "sinfo does not answer within 15 s")
+        return
+    if answer.returncode:
+        yield Finding(
+            "SLURM", "note", f"sbatch is here but no cluster answers ({answer.stderr.strip().splitlines()[-1]})"
+        )
+    else:
+        yield Finding("SLURM", "ok", "; ".join(answer.stdout.split("\n")[:5]).strip("; "))
+
+
+def wandb_login() -> Iterator[Finding]:
+    """Whether `--config wandb=online` could log in; the key itself is never shown."""
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    known = bool(os.environ.get("WANDB_API_KEY")) or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
+    detail = "a key is there" if known else "no key: runs are written offline; `wandb login` to go online"
+    yield Finding("W&B", "ok" if known else "note", detail)
+
+
+def directories(plan: Plan) -> Iterator[Finding]:
+    """Data directory, and disk against what the plan prepares and downloads."""
+    line = plan.command_line
+    here = Path(line.data_dir).expanduser()
+    yield Finding("data directory", "ok" if here.is_dir() else "note", str(here) if here.is_dir() else f"no {here} yet")
+    needed = sum(room(plan, key) for key in plan.datasets())
+    place = Path(line.results_dir).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    state = "ok" if free > needed else "missing"
+    yield Finding("disk", state, f"{readable(free)} free at {place}, {readable(needed)} for data")
+
+
+def data_sets(plan: Plan) -> Iterator[Finding]:
+    """Every data set of the plan, and the tables that wait for it."""
+    for key, data in plan.datasets().items():
+        found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
+        tables = [name for name in plan.tables if key in data_of(plan, name)]
+        state = "missing" if found.state == "needs a person" and not plan.manifest(key).exists() else "ok"
+        prepared = ", prepared" if plan.manifest(key).exists() else ""
+        yield Finding(f"data {key}", state, f"{found}{prepared}; for {', '.join(tables)}")
+
+
+def gated_models(plan: Plan) -> Iterator[Finding]:
+    """Weights that a person must be granted, for the tables there are."""
+    token = os.environ.get("HF_TOKEN") or (Path.home() / ".cache/huggingface/token").exists()
+    for weights in WEIGHTS.values():
+        tables = [f"table_{number}" for number in re.findall(r"\d+", weights.tables.partition("(")[0])]
+        if weights.gate == "manual" and set(tables) & set(plan.tables):
+            detail = f"gated, for tables {weights.tables}; " + ("a hub token is there" if token else "no hub token")
+            yield Finding(weights.name, "note", detail)
+
+
+def data_of(plan: Plan, table: str) -> set[str]:
+    """Prepared folders that a table's runs read."""
+    rows = [row.run for row in plan.tables[table].rows if row.run in plan.run_of]
+    return {data_key(plan.runs[plan.run_of[run]][0].data) for run in rows}
+
+
+def room(plan: Plan, key: str) -> int:
+    """Bytes that a data set still takes: download (if it is not here) and prepared arrays (if they are not)."""
+    data = plan.datasets()[key]
+    origin = dataset(data.name).origin
+    found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
+    download = origin.download_bytes if found.state == "downloadable" else 0
+    return download + (0 if plan.manifest(key).exists() else origin.prepared_bytes)
+
+
+def cost(plan: Plan, table: str) -> Mapping[str, str]:
+    """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
+    runs = dict.fromkeys(plan.run_of[row.run] for row in plan.tables[table].rows if row.run in plan.run_of)
+    specs = [spec for run in runs for spec in plan.runs[run]]
+    waiting = [
+        spec for run in runs for spec in plan.runs[run] if not (plan.folder(run, spec.seed) / "record.json").exists()
+    ]
+    hours = sum(spec.resources.gpu * spec.resources.runtime_minutes for spec in waiting) / 60
+    return {
+        "table": table,
+        "runs": f"{len(specs)}, {len(waiting)} to do",
+        "GPU-hours": f"≤ {hours:.0f}" if hours else "0",
+        "data on disk": readable(sum(room(plan, key) for key in data_of(plan, table))),
+    }
+
+
+def report(plan: Plan) -> tuple[str, bool]:
+    """All findings and costs as text, and whether nothing is missing."""
+    rooms: list[Callable[[], Iterator[Finding]]] = [
+        installation,
+        gpus,
+        slurm,
+        wandb_login,
+        lambda: directories(plan),
+        lambda: data_sets(plan),
+        lambda: gated_models(plan),
+    ]
+    findings = [finding for look in rooms for finding in look()]
+    width = max(len(finding.subject) for finding in findings)
+    lines = [plan.first_line(), ""]
+    lines += [f"{finding.state:8}{finding.subject.ljust(width)}  {finding.detail}" for finding in findings]
+    lines += ["", "Cost of what is not done yet (GPU-hours: the time limits the jobs ask for, an upper bound):"]
+    lines += ["  " + ", ".join(f"{key} {value}" for key, value in cost(plan, table).items()) for table in plan.tables]
+    return "\n".join(lines), all(finding.state != "missing" for finding in findings)
