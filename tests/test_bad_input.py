@@ -1,0 +1,157 @@
+"""Ten bad inputs, each one clear line, a non-zero exit, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dblocks.record import read_record
+from tests.workflow.helpers import (
+    copy_repository,
+    dblocks,
+    edit,
+    environment,
+    files_below,
+    make_record,
+    one_line,
+    save_records,
+    snakemake,
+)
+
+RUNS, TABLE = "config/runs/vit.yaml", "config/tables/table_1.yaml"
+DB = "    method: {name: diffusion_blocks, num_blocks: 3, overlap: 0.05}"
+
+
+def db_with(*fields: str) -> tuple[str, str, str]:
+    """The edit that gives the shipped block-wise run other settings."""
+    return RUNS, DB, DB.replace("overlap: 0.05", ", ".join(fields))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """A fresh clone, put back as it was after each test."""
+    return copy_repository(tmp_path_factory.mktemp("bad") / "repository")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(db_with("overlp: 0.1"), [RUNS, "overlp"], id="unknown key"),
+        pytest.param(db_with("overlap: wide"), [RUNS, "overlap", "wide"], id="wrong type"),
+        pytest.param(
+            db_with("layers_per_block: [2, 4, 8]"),
+            [RUNS, "layers_per_block [2, 4, 8]", "14", "network.layers"],
+            id="layers do not add up",
+        ),
+        pytest.param(db_with("overlap: -0.1"), [RUNS, "overlap", "-0.1"], id="overlap below 0"),
+        pytest.param(
+            db_with("embedders: own", "target_table: trained"),
+            [RUNS, "embedders 'own'", "target_table"],
+            id="impossible embedders",
+        ),
+        pytest.param(
+            (TABLE, "run: vit/diffusion_blocks", "run: vit/diffusion_block"),
+            [TABLE, "ViT + DiffusionBlocks", "vit/diffusion_block"],
+            id="row without a run",
+        ),
+        pytest.param(
+            (RUNS, "variants:\n  end_to_end: {}", "variants:\n  end_to_end: {"), [RUNS, "not YAML"], id="broken yaml"
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_by_the_plan(repository, change, said):
+    path, old, new = change
+    before, text = files_below(repository), (repository / path).read_text()
+    try:
+        edit(repository / path, old, new)
+        line = one_line(snakemake(repository, "all"))
+    finally:
+        (repository / path).write_text(text)
+    assert all(word in line for word in said), line
+    assert files_below(repository) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("scale=huge", ["scale", "huge", "smoke, short, paper"]),
+        ("seeds=0", ["seeds", "0"]),
+        ("sale=paper", ["sale", "scale"]),
+    ],
+)
+def test_a_command_line_that_cannot_be_is_refused_by_the_plan(repository, setting, said):
+    before = files_below(repository)
+    line = one_line(snakemake(repository, "all", "--config", setting))
+    assert all(word in line for word in said), line
+    assert files_below(repository) == before
+
+
+def test_a_truncated_array_is_refused_by_name(tmp_path, tiny_spec, digits_folder):
+    data = Path(shutil.copytree(digits_folder, tmp_path / "data"))
+    array = data / "train_images.npy"
+    array.write_bytes(array.read_bytes()[:-100])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "spec.json").write_text(tiny_spec("end_to_end").model_dump_json())
+    line = one_line(dblocks(tmp_path, "run", "run/spec.json", "--data", "data/manifest.json"))
+    assert str(array.relative_to(tmp_path)) in line and "truncated" in line and "prepare" in line
+    assert files_below(tmp_path / "run") == {"spec.json"}
+
+
+def test_a_spec_with_an_unknown_key_is_refused_by_name(tmp_path, tiny_spec, digits_folder):
+    content = json.loads(tiny_spec("end_to_end").model_dump_json())
+    content["training"]["epoch"] = 3
+    (tmp_path / "spec.json").write_text(json.dumps(content))
+    line = one_line(dblocks(tmp_path, "run", "spec.json", "--data", digits_folder / "manifest.json"))
+    assert "spec.json" in line and "training.epoch" in line
+    assert files_below(tmp_path) == {"spec.json"}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"))
+
+
+def test_a_corrupted_checkpoint_is_refused_and_the_one_before_is_used(tmp_path, tiny_spec, digits_folder):
+    over = {
+        "training": {"max_steps": 80, "epochs": 100},
+        "logging": {"log_every": 1, "checkpoint_steps": 5},
+    }
+    (tmp_path / "spec.json").write_text(tiny_spec("end_to_end", over).model_dump_json())
+    arguments = ["run", "spec.json", "--data", str(digits_folder / "manifest.json"), "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dblocks", *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(checkpoints(tmp_path)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, "the run saved no two checkpoints"
+        time.sleep(0.002)
+    process.kill()
+    process.wait(timeout=10)
+
+    before, broken = checkpoints(tmp_path)[-2:]
+    broken.write_bytes(broken.read_bytes()[:-1])
+    step = int(before.name.split("-")[1])
+    log = (tmp_path / "log.jsonl").read_text().splitlines()[:step]
+
+    again = dblocks(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert [broken.name in line and "refused" in line for line in again.stderr.splitlines()] == [True]
+    # lines hold the seconds they were written after: these were not written anew
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert lines[:step] == log and len(lines) == 80
+    assert read_record(tmp_path / "record.json").steps == 80
+
+
+def test_a_record_with_a_missing_field_makes_no_table(tmp_path):
+    (path,) = save_records(tmp_path, [make_record()])
+    content = json.loads(path.read_text())
+    del content["budget"]
+    path.write_text(json.dumps(content))
+    line = one_line(dblocks(tmp_path, "tables", "--from-records", "."))
+    assert str(path.relative_to(tmp_path)) in line and "budget" in line
+    assert files_below(tmp_path) == {str(path.relative_to(tmp_path))}

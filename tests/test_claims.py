@@ -1,0 +1,201 @@
+"""Claims: the interval is Student's, the verdict follows it, and the shipped ones are about cells that exist."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dblocks.claims import Claim, Comparison, judge, load_claims, mean_interval
+from dblocks.config import CONFIG_DIR
+from dblocks.errors import UserError
+from dblocks.record import Metric
+from dblocks.report.build_tables import build_table
+from dblocks.tables import Cell, Column, load_tables
+from tests.workflow.helpers import edit, make_record
+
+TABLES = load_tables()
+CLAIMS = load_claims(TABLES)
+COLUMN = Column(metric="accuracy", label="Accuracy", unit="%", better="higher")
+
+# rounded, so that differences are either equal or clearly apart
+values = st.floats(-100, 100).map(lambda x: round(x, 3))
+samples = st.lists(values, min_size=3, max_size=8)
+
+
+def cell(row: str, accuracies: dict[int, float]) -> Cell:
+    def metric(value: float) -> Metric:
+        return Metric(name="accuracy", value=value, unit="%", dataset="digits", split="test", samples=360)
+
+    seeds = {seed: metric(value) for seed, value in accuracies.items()}
+    return Cell("table", row, COLUMN, None, seeds, "smoke", None, ())
+
+
+def claim(comparisons: list[tuple[str, str]], **bound: float) -> Claim:
+    pairs = [Comparison(left=left, right=right) for left, right in comparisons]
+    return Claim(claim="c", table="table", statement="s", metric="accuracy", comparisons=pairs, **bound)
+
+
+def verdict(differences: list[float], **bound: float) -> str:
+    """The outcome of left − right with these differences, seed by seed."""
+    left, right = dict(enumerate(differences)), dict.fromkeys(range(len(differences)), 0.0)
+    return judge(claim([("left", "right")], **bound), [cell("left", left), cell("right", right)], False).outcome
+
+
+@given(samples)
+def test_the_interval_is_students(differences):
+    assume(statistics.stdev(differences) > 0)
+    n = len(differences)
+    expected = stats.t.interval(0.95, n - 1, loc=statistics.fmean(differences), scale=stats.sem(differences))
+    assert mean_interval(differences) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(samples, values)
+def test_a_bound_outside_the_interval_is_what_the_t_test_rejects(differences, bound):
+    assume(statistics.stdev(differences) > 0.01)
+    p = stats.ttest_1samp(differences, bound).pvalue
+    assume(abs(p - 0.05) > 1e-6)
+    low, high = mean_interval(differences)
+    assert (low <= bound <= high) == (p > 0.05)
+
+
+@pytest.mark.parametrize("differences", [[], [5.0]])
+def test_below_two_seeds_the_interval_is_the_whole_line(differences):
+    assert mean_interval(differences) == (-math.inf, math.inf)
+
+
+@given(samples, values)
+def test_holds_or_fails_only_where_the_interval_lies_on_one_side(differences, bound):
+    low, high = mean_interval(differences)
+    assert verdict(differences, at_least=bound) == (
+        "holds" if low >= bound else "fails" if high < bound else "undecided"
+    )
+
+
+@given(samples, values)
+def test_at_most_is_at_least_with_the_sides_exchanged(differences, bound):
+    assert verdict(differences, at_most=bound) == verdict([-d for d in differences], at_least=-bound) or (
+        # on the bound itself both directions hold
+        bound in mean_interval(differences)
+    )
+
+
+@given(samples, values, st.floats(0, 50))
+def test_a_stricter_bound_is_never_easier(differences, bound, more):
+    order = {"holds": 2, "undecided": 1, "fails": 0}
+    assert order[verdict(differences, at_least=bound + more)] <= order[verdict(differences, at_least=bound)]
+
+
+@given(st.lists(values, max_size=2), values)
+def test_below_three_seeds_nothing_is_decided(differences, bound):
+    assert verdict(differences, at_least=bound) == verdict(differences, at_most=bound) == "undecided"
+
+
+def test_only_seeds_that_both_rows_have_are_paired():
+    left, right = cell("left", {0: 1.0, 1: 2.0, 2: 3.0, 7: 1000.0}), cell("right", {0: 0.0, 1: 1.0, 2: 2.0, 9: -1000.0})
+    result = judge(claim([("left", "right")], at_least=0.5), [left, right], False)
+    assert (result.outcome, result.n) == ("holds", 3)
+    assert "= 1.00" in result.detail
+
+
+def test_all_comparisons_must_hold_and_one_that_fails_decides():
+    level = {0: 0.0, 1: 0.01, 2: -0.01}
+    cells = [cell(row, {k: v + shift for k, v in level.items()}) for row, shift in (("low", 0), ("mid", 5), ("top", 9))]
+    cells.append(cell("few", {0: 100.0}))
+
+    def of(*pairs: tuple[str, str]) -> str:
+        return judge(claim(list(pairs), at_least=1), cells, False).outcome
+
+    assert of(("top", "mid"), ("mid", "low")) == "holds"
+    assert of(("top", "mid"), ("low", "mid")) == "fails"
+    assert of(("top", "mid"), ("few", "mid")) == "undecided"
+    assert of(("low", "mid"), ("few", "mid")) == "fails"
+
+
+def test_a_row_that_was_not_measured_leaves_a_claim_undecided():
+    result = judge(claim([("left", "right")], at_least=1), [cell("left", {}), cell("right", {0: 1.0})], False)
+    assert (result.text(), result.detail) == ("undecided (n = 0)", "left − right: not measured")
+
+
+@pytest.mark.parametrize("bounds", [{}, {"at_least": 1.0, "at_most": 2.0}])
+def test_a_claim_has_exactly_one_bound(bounds):
+    with pytest.raises(ValueError, match="at_least and at_most"):
+        claim([("left", "right")], **bounds)
+
+
+# --- the shipped claims
+
+
+@pytest.mark.parametrize("shipped", CLAIMS, ids=lambda c: c.claim)
+def test_a_shipped_claim_is_about_cells_that_exist(shipped):
+    table = TABLES[shipped.table]
+    assert shipped.metric in {column.metric for column in table.columns}
+    named = {row for comparison in shipped.comparisons for row in (comparison.left, comparison.right)}
+    assert named <= {row.row for row in table.rows}
+
+
+@pytest.mark.parametrize("shipped", CLAIMS, ids=lambda c: c.claim)
+def test_moving_the_tolerance_of_a_shipped_claim_flips_its_verdict(shipped):
+    side = "at_least" if shipped.at_least is not None else "at_most"
+    bound, sign = getattr(shipped, side), 1 if side == "at_least" else -1
+    rows = {row: 0.0 for comparison in shipped.comparisons for row in (comparison.left, comparison.right)}
+    assert len(shipped.comparisons) == 1, "give every comparison its own difference here"
+    rows[shipped.comparisons[0].left] = bound + sign * 1.0
+    noise = {0: 0.0, 1: 0.1, 2: -0.1}
+    cells = [
+        cell(row, {k: mean + (jitter if mean else 0.0) for k, jitter in noise.items()}) for row, mean in rows.items()
+    ]
+
+    def outcome(shift: float) -> str:
+        return judge(shipped.model_copy(update={side: bound + sign * shift}), cells, False).outcome
+
+    assert [outcome(shift) for shift in (0.0, 1.0, 2.0)] == ["holds", "undecided", "fails"]
+
+
+def test_claims_have_names_of_their_own():
+    assert len({shipped.claim for shipped in CLAIMS}) == len(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("left: ViT + Forward-Forward", "left: ViT + Backward-Backward", "no row 'ViT + Backward-Backward'"),
+        ("right: ViT + Forward-Forward", "right: Vit", "no row 'Vit'"),
+        ("at_least: 20", "at_lest: 20", "at_lest"),
+        ("at_most: -40", "", "at_least and at_most"),
+    ],
+)
+def test_a_claim_about_nothing_is_refused(tmp_path, old, new, said):
+    config = Path(shutil.copytree(CONFIG_DIR, tmp_path / "config"))
+    edit(config / "claims.yaml", old, new)
+    with pytest.raises(UserError, match=r"claims\.yaml") as error:
+        load_claims(load_tables(config), config)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("scale", "label"), [("paper", "holds"), ("smoke", "trend: holds"), ("short", "trend: holds")])
+def test_a_verdict_elsewhere_than_at_the_papers_scale_is_a_trend(tmp_path, scale, label):
+    records = {
+        run: [("record.json", make_record(run, scale, seed, accuracy=60.0 + shift + 0.1 * seed)) for seed in range(3)]
+        for run, shift in (("vit/end_to_end", 0), ("vit/diffusion_blocks", 1))
+    }
+    build_table("table_1", scale, records, {}, tmp_path)
+    text = (tmp_path / "table_1.md").read_text()
+    assert f"| ViT trained by DiffusionBlocks is within 1.5 points of end-to-end training. | {label} |" in text
+    assert "undecided (n = 0)" in text
+
+
+def test_another_data_set_makes_a_verdict_a_trend_also_at_the_papers_scale(tmp_path):
+    data = {"data": {"name": "cifar10"}}
+    records = {
+        run: [("record.json", make_record(run, "paper", seed, data, accuracy=60.0 + seed)) for seed in range(3)]
+        for run in ("vit/end_to_end", "vit/diffusion_blocks")
+    }
+    build_table("table_1", "paper", records, {}, tmp_path)
+    assert "| trend: holds |" in (tmp_path / "table_1.md").read_text()

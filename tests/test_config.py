@@ -1,0 +1,343 @@
+"""Merging, resolving and hashing of run specs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from dblocks.config import (
+    CONFIG_DIR,
+    CommandLine,
+    baseline_steps,
+    budget_fraction,
+    identity,
+    load_experiments,
+    load_scales,
+    merge,
+    probe_steps,
+    resolve,
+    run_name,
+    steps_per_epoch,
+    total_steps,
+)
+from dblocks.data.registry import DATASETS
+from dblocks.errors import UserError
+from dblocks.spec import RunSpec
+from dblocks.versions import COMPONENTS, versions_of
+
+RUNS = [f"{name}/{variant}" for name, experiment in load_experiments().items() for variant in experiment.variants]
+FREE = ("experiment", "variant", "scale", "seed", "logging", "resources")  # decide no number
+
+
+@pytest.mark.parametrize("scale", load_scales())
+@pytest.mark.parametrize("run", RUNS)
+def test_every_shipped_run_resolves_and_its_spec_survives_json(run, scale):
+    spec = resolve(run, scale)
+    assert (f"{spec.experiment}/{spec.variant}", spec.scale) == (run, scale)
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert total_steps(spec) >= 1
+
+
+# --- merging
+
+mappings = st.recursive(
+    st.integers() | st.none() | st.lists(st.integers(), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+trees = st.dictionaries(st.sampled_from("abc"), mappings, max_size=3)
+
+
+def leaves(tree: dict, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def at(tree: dict, path: tuple) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+@given(trees, trees)
+def test_later_wins_and_the_rest_stays(base, over):
+    result = merge(base, over)
+    for path, value in leaves(over):
+        # an empty mapping adds nothing to one that is there
+        assert isinstance(at(result, path), dict) if value == {} else at(result, path) == value
+    for path, value in leaves(base):
+        at_or_below = any(said[: len(path)] == path for said, _ in leaves(over))
+        above = any(path[: len(said)] == said and new != {} for said, new in leaves(over))
+        if not at_or_below and not above:
+            assert at(result, path) == value
+
+
+@given(trees)
+def test_merging_nothing_changes_nothing(tree):
+    assert merge(tree, {}) == tree == merge({}, tree) == merge(tree, tree)
+
+
+@given(trees, trees, st.sampled_from(["x", "y", None]))
+def test_another_name_replaces_the_whole_mapping(old, new, name):
+    over = new if name is None else {**new, "name": name}
+    result = merge({"part": {**old, "name": "x"}}, {"part": over})["part"]
+    assert result == (over if name == "y" else merge({**old, "name": "x"}, over))
+
+
+def test_merge_leaves_its_arguments_alone():
+    base, over = {"a": {"b": 1}}, {"a": {"c": 2}}
+    merge(base, over)
+    assert (base, over) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+def test_another_method_takes_none_of_the_old_ones_fields():
+    own = resolve("vit/diffusion_blocks", "smoke", overrides={"method": {"name": "forward_forward"}})
+    assert own.method == resolve("vit/forward_forward", "smoke").method
+
+
+# --- precedence
+
+
+def tiny_config(folder: Path, layers: dict[str, float]) -> Path:
+    """A configuration whose layers set weight_decay as `layers` says."""
+
+    def setting(layer: str) -> dict:
+        return {"training": {"weight_decay": layers[layer]}} if layer in layers else {}
+
+    training = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, **setting("base").get("training", {})}
+    experiment = {
+        "experiment": "toy",
+        "description": "",
+        "base": {
+            "data": {"name": "digits"},
+            "network": {"name": "vit"},
+            "method": {"name": "end_to_end"},
+            "training": training,
+        },
+        "variants": {"one": setting("variant"), "other": {}},
+        "scales": {"smoke": {"base": setting("section"), "variants": {"one": setting("section variant")}}},
+    }
+    scales = {"scales": {"smoke": {"description": "", "seeds": 1, "overrides": setting("scale")}}}
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / "toy.yaml").write_text(yaml.safe_dump(experiment))
+    (folder / "scales.yaml").write_text(yaml.safe_dump(scales))
+    return folder
+
+
+ORDER = ("base", "variant", "scale", "section", "section variant", "command line")
+
+
+@pytest.mark.parametrize("count", range(1, len(ORDER) + 1))
+def test_the_later_layer_wins(tmp_path, count):
+    layers = {name: float(i) for i, name in enumerate(ORDER[:count], start=1)}
+    overrides = {"training": {"weight_decay": layers["command line"]}} if "command line" in layers else None
+    spec = resolve("toy/one", "smoke", 0, overrides, tiny_config(tmp_path / "config", layers))
+    assert spec.training.weight_decay == count
+
+
+def test_what_one_variant_sets_is_no_matter_of_another(tmp_path):
+    config = tiny_config(tmp_path / "config", {"base": 1.0, "variant": 2.0, "section variant": 3.0})
+    assert resolve("toy/other", "smoke", config_dir=config).training.weight_decay == 1.0
+
+
+def test_the_command_lines_own_keys_go_before_its_override():
+    given_twice = {"compute": {"device": "cuda"}, "training": {"max_steps": 9, "epochs": 3}}
+    line = CommandLine(device="cpu", max_steps=2, override=given_twice)
+    assert line.overrides() == {"compute": {"device": "cpu"}, "training": {"max_steps": 2, "epochs": 3}}
+
+
+# --- identity
+
+
+def other_value(value: Any, annotation: Any) -> Any:
+    """A value of the same type that is not `value`; None where the type allows no other."""
+    if get_origin(annotation) is Literal:
+        return next((choice for choice in get_args(annotation) if choice != value), None)
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return "cifar10" if value in DATASETS else value + "x"
+        case tuple():
+            return (*value[:-1], value[-1] + 1)
+    raise AssertionError(f"do not know another {annotation} than {value!r}")
+
+
+def variations(part: BaseModel) -> Iterator[tuple[str, BaseModel]]:
+    """`part` with one leaf changed, for every leaf, and the leaf's path."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            for path, changed in variations(value):
+                yield f"{name}.{path}", part.model_copy(update={name: changed})
+        elif (value := other_value(value, field.annotation)) is not None:
+            yield name, part.model_copy(update={name: value})
+
+
+# every optional field is set, so that each is seen to count
+WHOLE = {
+    "data": {"title": "a title"},
+    "augment": {"rand_augment": {"num_ops": 1}},
+    "training": {"grad_clip": 1.0, "ema_half_life": 5.0, "max_steps": 3},
+    "logging": {"checkpoint_steps": 4},
+    "compute": {"device": "cpu"},
+}
+WHOLE_METHOD = {"vit/diffusion_blocks": {"method": {"layers_per_block": [2, 4, 6]}}}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_identity_counts_every_field_but_the_free_ones(run):
+    spec = resolve(run, "paper", 0, merge(WHOLE, WHOLE_METHOD.get(run, {})))
+    # the path of a user's own text is not set here: its content counts, see below
+    spec_without_path = spec.model_copy(update={"data": spec.data.model_copy(update={"path": ""})})
+    paths = [path for path, _ in variations(spec_without_path)]
+    assert {"training.betas", "seed", "compute.threads", "data.evaluation_split"} <= set(paths)
+    for path, changed in variations(spec_without_path):
+        if path == "data.path":
+            continue
+        restored = changed.model_copy(update={"data": changed.data.model_copy(update={"path": None})})
+        same = identity(restored) == identity(spec)
+        assert same == path.startswith(FREE), f"{path} {'does not count' if same else 'counts'}"
+
+
+def test_every_method_is_another_identity():
+    runs = [resolve(run, "paper") for run in RUNS]
+    assert len({identity(spec) for spec in runs}) == len(runs)
+
+
+def test_threads_count_only_where_bits_depend_on_them():
+    def of(device: str, threads: int) -> str:
+        return identity(resolve("vit/end_to_end", "smoke", 0, {"compute": {"device": device, "threads": threads}}))
+
+    assert of("cuda", 1) == of("cuda", 8)
+    assert of("cpu", 1) != of("cpu", 8)
+    assert of("auto", 1) != of("auto", 8)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_raised_code_version_is_another_identity_for_what_depends_on_it(run, monkeypatch):
+    spec = resolve(run, "smoke")
+    before, own = identity(spec), versions_of(spec.task, spec.network.name, spec.method.name)
+    for part in COMPONENTS:
+        with monkeypatch.context() as patch:
+            patch.setitem(COMPONENTS, part, COMPONENTS[part] + 1)
+            assert (identity(spec) != before) == (part in own), part
+    assert f"method.{spec.method.name}" in own and f"network.{spec.network.name}" in own and "training" in own
+
+
+def test_another_content_of_the_data_is_another_identity(monkeypatch):
+    spec = resolve("vit/end_to_end", "smoke")
+    before = identity(spec)
+    monkeypatch.setitem(DATASETS, "digits", replace(DATASETS["digits"], fingerprint="digits-2"))
+    assert identity(spec) != before
+
+
+def test_a_users_text_counts_by_content_not_by_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for place, text in {"a": "to be", "b": "to be", "c": "or not"}.items():
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "text.txt").write_text(text)
+
+    def of(place: str) -> str:
+        spec = resolve("vit/end_to_end", "smoke")
+        data = spec.data.model_copy(update={"name": "documents", "path": str(tmp_path / place / "text.txt")})
+        return identity(spec.model_copy(update={"data": data}))
+
+    assert of("a") == of("b") != of("c")
+
+
+def test_run_name_holds_names_and_hash():
+    spec = resolve("vit/end_to_end", "smoke", seed=7)
+    assert run_name(spec) == f"vit-end_to_end-{identity(spec)[:8]}"
+
+
+# --- budget
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_papers_scale_has_the_whole_budget(run):
+    assert budget_fraction(resolve(run, "paper")) == 1
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_half_the_epochs_are_half_the_budget(run):
+    paper = resolve(run, "paper")
+    half = {"training": {"epochs": paper.training.epochs / 2}}
+    if hasattr(paper.method, "probe_epochs"):
+        half["method"] = {"probe_epochs": paper.method.probe_epochs / 2}
+    assert budget_fraction(resolve(run, "paper", overrides=half)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 4, 6, 12])
+def test_blocks_take_b_times_the_steps(num_blocks):
+    spec = resolve("vit/diffusion_blocks", "paper", overrides={"method": {"num_blocks": num_blocks}})
+    assert total_steps(spec) == num_blocks * total_steps(resolve("vit/end_to_end", "paper"))
+
+
+def test_an_epoch_drops_the_incomplete_batch():
+    spec = resolve("vit/end_to_end", "paper")
+    assert steps_per_epoch(spec) == 50_000 // 128
+    assert total_steps(spec) == 500 * (50_000 // 128)
+    fit = resolve("vit/end_to_end", "paper", overrides={"data": {"train_split": "fit"}})
+    assert steps_per_epoch(fit) == 45_000 // 128
+
+
+@given(st.integers(1, 10**6))
+def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
+    for run in ("vit/diffusion_blocks", "vit/contrastive_forward_forward"):
+        whole = resolve(run, "smoke")
+        cut = resolve(run, "smoke", overrides={"training": {"max_steps": max_steps}})
+        assert baseline_steps(cut) == min(max_steps, baseline_steps(whole))
+        assert probe_steps(cut) == min(max_steps, probe_steps(whole))
+        assert total_steps(cut) == cut.num_blocks * baseline_steps(cut) + probe_steps(cut)
+
+
+# --- refusals in one line
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "said"),
+    [
+        ("vit/nothing", {}, ["vit/nothing", "end_to_end"]),
+        ("nothing/end_to_end", {}, ["nothing.yaml"]),
+        ("vit/end_to_end", {"data": {"name": "mnist1"}}, ["mnist1", "digits"]),
+        ("vit/end_to_end", {"data": {"name": "text8"}}, ["data.name", "text8"]),
+        ("vit/end_to_end", {"network": {"width": 30}}, ["width 30", "heads 4"]),
+        ("vit/end_to_end", {"training": {"learning_rate": float("inf")}}, ["training.learning_rate"]),
+        ("vit/diffusion_blocks", {"method": {"noise": {"p_mean": float("nan")}}}, ["p_mean"]),
+        ("vit/diffusion_blocks", {"method": {"noise": {"sigma_min": 90.0}}}, ["sigma_min", "90"]),
+        ("vit/diffusion_blocks", {"method": {"num_blocks": 5}}, ["layers", "5 blocks"]),
+        ("vit/end_to_end", {"data": {"evaluation_split": "validation"}}, ["train_split"]),
+    ],
+)
+def test_refused_in_one_line(run, overrides, said):
+    with pytest.raises(UserError) as error:
+        resolve(run, "smoke", overrides=overrides)
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in said)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(UserError, match="batch_size"):
+        total_steps(resolve("vit/end_to_end", "smoke", overrides={"training": {"batch_size": 2000}}))
+
+
+def test_a_file_named_otherwise_than_its_experiment_is_refused(tmp_path):
+    config = Path(shutil.copytree(CONFIG_DIR, tmp_path / "config"))
+    (config / "runs" / "vit.yaml").rename(config / "runs" / "other.yaml")
+    with pytest.raises(UserError, match=r"other\.yaml.*'vit'"):
+        load_experiments(config)

@@ -1,0 +1,147 @@
+"""The plan: which runs there are, each once, and what it does not need to make it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dblocks.config import CONFIG_DIR, resolve, run_name
+from dblocks.errors import UserError
+from dblocks.plan import make_plan
+from dblocks.run import read_spec
+from tests.workflow.helpers import edit, environment
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    """A copy of the shipped configuration to edit."""
+    return Path(shutil.copytree(CONFIG_DIR, tmp_path / "config"))
+
+
+def add_row(config: Path, row: str, run: str) -> None:
+    """Another table with one row."""
+    table = yaml.safe_load((config / "tables" / "table_1.yaml").read_text())
+    table |= {"table": "table_99", "rows": [{"row": row, "run": run}]}
+    (config / "tables" / "table_99.yaml").write_text(yaml.safe_dump(table))
+
+
+def test_planning_imports_nothing_heavy(tmp_path):
+    code = "import json, sys; from dblocks.plan import make_plan\n"
+    code += "for scale in ('smoke', 'short', 'paper'): plan = make_plan({'scale': scale}); plan.first_line()\n"
+    code += "print(json.dumps(sorted(sys.modules)))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(process.stdout)}
+    assert "dblocks" in loaded
+    assert not loaded & {"torch", "pandas", "matplotlib", "scipy", "sklearn", "wandb", "snakemake"}
+
+
+def test_the_first_line_says_scale_seeds_data_directory_and_what_is_skipped():
+    line = make_plan({"seeds": 2, "data_dir": "/somewhere/data", "skip": ["cifar10"]}).first_line()
+    assert all(word in line for word in ("smoke", "seeds 2", "/somewhere/data", "skip: cifar10"))
+
+
+def test_the_first_line_of_a_plan_without_runs_leaves_no_gap():
+    assert "  " not in make_plan({"skip": ["digits"]}).first_line()
+
+
+@pytest.mark.parametrize(("scale", "count"), [("smoke", 1), ("short", 3), ("paper", 3)])
+def test_seeds_are_the_scales_unless_given(scale, count):
+    assert {len(specs) for specs in make_plan({"scale": scale}).runs.values()} == {count}
+    for specs in make_plan({"scale": scale, "seeds": 2}).runs.values():
+        assert [spec.seed for spec in specs] == [0, 1]
+
+
+def test_runs_over_a_gpu_day_have_one_seed_unless_asked():
+    day_long = {"resources": {"gpu": 4, "runtime_minutes": 600}}
+    assert {len(specs) for specs in make_plan({"scale": "paper", "override": day_long}).runs.values()} == {1}
+    asked = make_plan({"scale": "paper", "override": day_long, "seeds": 2})
+    assert {len(specs) for specs in asked.runs.values()} == {2}
+
+
+def test_rows_with_equal_specs_share_one_run(config):
+    edit(config / "runs" / "vit.yaml", "  end_to_end: {}\n", "  end_to_end: {}\n  same_again: {}\n")
+    add_row(config, "Same again", "vit/same_again")
+    plan = make_plan({}, config)
+    assert plan.run_of["vit/same_again"] == plan.run_of["vit/end_to_end"]
+    assert len(plan.runs) == len(make_plan({}).runs)
+    assert plan.records_of("table_99") == plan.records_of_row("vit/end_to_end")
+
+
+def test_a_row_of_another_spec_is_another_run(config):
+    edit(
+        config / "runs" / "vit.yaml",
+        "  end_to_end: {}\n",
+        "  end_to_end: {}\n  narrower: {training: {weight_decay: 0.5}}\n",
+    )
+    add_row(config, "Narrower", "vit/narrower")
+    plan = make_plan({}, config)
+    assert plan.run_of["vit/narrower"] not in (plan.run_of["vit/end_to_end"], None)
+
+
+def test_the_seeds_of_another_configuration_are_its_own(config):
+    edit(config / "scales.yaml", "    seeds: 1\n", "    seeds: 2\n")
+    assert {len(specs) for specs in make_plan({}, config).runs.values()} == {2}
+
+
+def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
+    edit(
+        config / "runs" / "vit.yaml",
+        "      forward_forward: {training",
+        "      forward_forward: {data: {name: cifar10}, training",
+    )
+    whole, plan = make_plan({}, config), make_plan({"skip": ["cifar10"]}, config)
+    assert set(whole.datasets()) == {"cifar10", "digits"}
+    assert set(plan.datasets()) == {"digits"}
+    assert set(whole.run_of) - set(plan.run_of) == {"vit/forward_forward"}
+    assert plan.records_of_row("vit/forward_forward") == []
+    assert len(plan.records_of("table_1")) == 3
+
+
+def test_skipping_what_is_no_data_set_is_refused():
+    with pytest.raises(UserError, match="digitz"):
+        make_plan({"skip": ["digitz"]})
+
+
+def test_the_command_line_reaches_every_run():
+    plan = make_plan({"device": "cpu", "max_steps": 5, "override": {"training": {"batch_size": 32}}})
+    for specs in plan.runs.values():
+        training = specs[0].training
+        assert (specs[0].compute.device, training.max_steps, training.batch_size) == ("cpu", 5, 32)
+
+
+def test_specs_lie_in_the_folder_their_content_names(tmp_path):
+    plan = make_plan({"results_dir": str(tmp_path / "out"), "seeds": 2})
+    plan.write_specs()
+    written = sorted((tmp_path / "out").rglob("*.*"))
+    assert [path.name for path in written if path.is_file()] == ["spec.json"] * 8
+    for path in (path for path in written if path.is_file()):
+        spec = read_spec(path)
+        assert path.parent == tmp_path / "out" / "smoke" / "runs" / run_name(spec) / f"seed{spec.seed}"
+
+
+def test_a_spec_that_is_there_is_not_written_again(tmp_path):
+    plan = make_plan({"results_dir": str(tmp_path)})
+    plan.write_specs()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")}
+    plan.write_specs()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")} == before
+
+
+def test_names_of_rows_and_runs_are_those_of_every_scale():
+    plans = [make_plan({"scale": scale}) for scale in ("smoke", "short", "paper")]
+    assert len({frozenset(plan.run_of) for plan in plans}) == 1
+    assert len({name for plan in plans for name in plan.runs}) == 3 * len(plans[0].runs)
+
+
+def test_paper_scale_wants_cuda_unless_told_otherwise():
+    assert resolve("vit/end_to_end", "paper").compute.device == "cuda"
+    specs = make_plan({"scale": "paper", "device": "cpu"}).runs.values()
+    assert {spec.compute.device for seeds in specs for spec in seeds} == {"cpu"}

@@ -1,0 +1,225 @@
+"""Tables: what the files say is what the records say, and nothing is made up."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dblocks.config import resolve
+from dblocks.errors import UserError
+from dblocks.record import Record
+from dblocks.report.build_tables import build_table
+from dblocks.report.table_files import escape_tex
+from dblocks.tables import load_tables, percentage
+from tests.workflow.helpers import call, files_below, make_record, one_line, record_of, save_records
+
+COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"
+TABLE = load_tables()["table_1"]
+ROW_OF = {row.run: row.row for row in TABLE.rows}
+
+
+def build(folder: Path, records: list[Record], scale: str = "smoke", missing: dict[str, str] | None = None) -> Path:
+    """table_1 from `records`; returns the folder of its files."""
+    paths = save_records(folder, records)
+    found: dict[str, list] = {}
+    for path, record in zip(paths, records, strict=True):
+        found.setdefault(f"{record.spec.experiment}/{record.spec.variant}", []).append((str(path), record))
+    return build_table("table_1", scale, found, missing or {}, folder / "tables")[0].parent
+
+
+def lines(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Lines of table_1.csv by row and metric."""
+    with open(folder / "table_1.csv", newline="") as file:
+        return {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
+
+
+def test_the_csv_is_long_and_has_a_line_for_every_row_and_metric(tmp_path):
+    folder = build(tmp_path, [make_record()])
+    header, *body = (folder / "table_1.csv").read_text().splitlines()
+    assert header == COLUMNS
+    assert len(body) == len(TABLE.rows) * len(TABLE.columns)
+    assert list(lines(folder)) == [(row.row, column.metric) for row in TABLE.rows for column in TABLE.columns]
+    assert {(line["table"], line["scale"]) for line in lines(folder).values()} == {("table_1", "smoke")}
+
+
+def test_values_are_those_of_the_records(tmp_path):
+    values = [91.11111111111111, 93.33333333333333, 96.66666666666667]
+    records = [make_record(seed=k, accuracy=value) for k, value in enumerate(values)]
+    line = lines(build(tmp_path, records))["ViT", "accuracy"]
+    assert (line["n"], line["unit"], line["dataset"], line["split"]) == ("3", "%", "digits", "test")
+    assert float(line["mean"]) == statistics.fmean(values)
+    assert float(line["sd"]) == statistics.stdev(values)
+    assert float(line["budget"]) == records[0].budget
+    assert [Path(path).exists() for path in line["record"].split(";")] == [True] * 3
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    line = lines(build(tmp_path, [make_record(accuracy=93.25)]))["ViT", "accuracy"]
+    assert (line["mean"], line["sd"], line["n"]) == ("93.25", "", "1")
+
+
+def test_a_measured_zero_is_not_a_missing_value(tmp_path):
+    line = lines(build(tmp_path, [make_record(accuracy=0.0)]))["ViT", "accuracy"]
+    assert float(line["mean"]) == 0
+
+
+@pytest.mark.parametrize("key", [("ViT", "sigma_max_accuracy"), ("ViT + DiffusionBlocks", "accuracy")])
+def test_what_is_missing_is_empty_and_never_zero(tmp_path, key):
+    line = lines(build(tmp_path, [make_record()]))[key]
+    assert {line[name] for name in ("mean", "sd", "dataset", "split", "record")} == {""}
+    assert line["n"] == "0"
+
+
+def test_the_papers_value_stands_only_beside_its_own_data_set(tmp_path):
+    substitute = build(tmp_path / "smoke", [make_record()])
+    own = build(tmp_path / "paper", [make_record(scale="paper", accuracy=60.0)], "paper")
+    assert {line["paper"] for line in lines(substitute).values()} == {""}
+    assert lines(own)["ViT", "accuracy"]["paper"] == "60.25"
+    assert lines(own)["ViT", "sigma_max_accuracy"]["paper"] == ""
+    assert "60.25" in (own / "table_1.md").read_text()
+    assert "60.25" not in (substitute / "table_1.md").read_text()
+    assert "60.25" not in (substitute / "table_1.tex").read_text()
+
+
+def test_the_cells_say_scale_seeds_n_and_budget(tmp_path):
+    records = [make_record(seed=k, accuracy=90.0 + k) for k in (0, 1)]
+    text = (build(tmp_path, records) / "table_1.md").read_text()
+    assert "90.50 ± 0.71 (n = 2)" in text
+    assert "Scale smoke" in text and "seeds 0, 1" in text and "360 samples" in text
+    assert percentage(records[0].budget) in text
+
+
+def test_every_line_of_the_markdown_table_has_the_headers_cells(tmp_path):
+    text = (build(tmp_path, [make_record()]) / "table_1.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")][: len(TABLE.rows) + 2]
+    assert {row.count("|") for row in rows} == {rows[0].count("|")}
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [row.row for row in TABLE.rows]
+    assert all(row.note in text for row in TABLE.rows if row.note)
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"), [(1.0, "100 %"), (0.123, "12 %"), (0.0123, "1.2 %"), (5.1e-6, "0.00051 %"), (None, "–")]
+)
+def test_a_budget_reads_as_a_percentage(budget, text):
+    assert percentage(budget) == text
+
+
+def test_a_reason_stands_in_the_cells_that_are_missing(tmp_path):
+    folder = build(tmp_path, [make_record()], missing={"vit/forward_forward": "skipped: cifar100"})
+    row = next(line for line in (folder / "table_1.md").read_text().splitlines() if "plain Forward-Forward" in line)
+    assert row.count("skipped: cifar100") == len(TABLE.columns)
+    assert lines(folder)[ROW_OF["vit/forward_forward"], "accuracy"]["mean"] == ""
+
+
+# --- LaTeX
+
+COMMANDS = [r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"$\pm$", r"$\uparrow$"]
+COMMANDS += [r"$\downarrow$", r"$\sigma$", "$-$", "--"]
+
+
+@given(st.text(st.sampled_from("\\{}$&#_%~^ab 1±σ↑↓−–"), max_size=12))
+def test_no_special_character_reaches_latex_as_it_is(text):
+    rest = escape_tex(text)
+    for command in COMMANDS:
+        rest = rest.replace(command, "")
+    rest = re.sub(r"\\[{}$&#_%~^]", "", rest)
+    assert not set(rest) & set("\\{}$&#_%~^±σ↑↓−–")
+
+
+def test_the_latex_table_is_whole(tmp_path):
+    text = (build(tmp_path, [make_record()]) / "table_1.tex").read_text()
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+    columns = re.search(r"\\begin{tabular}{(\w+)}", text)[1]
+    assert len(body) == len(TABLE.rows)
+    assert {len(re.split(r"(?<!\\)&", line)) for line in body} == {len(columns)}
+    assert all(line.endswith(r" \\") for line in body)
+    assert not re.search(r"(?<!\\)%", text)
+
+
+# --- records that do not belong together
+
+
+def test_records_of_different_runs_in_one_row_are_refused(tmp_path):
+    other = make_record(seed=1, overrides={"training": {"max_steps": 3}})
+    with pytest.raises(UserError, match=r"'ViT'.*different runs"):
+        build(tmp_path, [make_record(), other])
+
+
+def test_two_records_of_one_seed_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"'ViT'.*one seed"):
+        build(tmp_path, [make_record(), make_record(accuracy=1.0)])
+
+
+def test_an_unknown_table_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=r"table_77.*table_1"):
+        build_table("table_77", "smoke", {}, {}, tmp_path)
+    assert files_below(tmp_path) == set()
+
+
+# --- from records
+
+
+def from_records(source: Path, *arguments: object, cwd: Path):
+    return call("dblocks", cwd, "tables", "--from-records", source, *arguments)
+
+
+def test_tables_from_records_builds_what_is_there_and_schedules_nothing(tmp_path):
+    smoke = [make_record(seed=k) for k in (0, 1)]
+    save_records(tmp_path / "records", [*smoke, make_record("vit/diffusion_blocks", "paper", accuracy=59.0)])
+    before = files_below(tmp_path)
+    process = from_records(tmp_path / "records", "--to", tmp_path / "out", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    made = {f"out/{scale}/tables/table_1.{suffix}" for scale in ("smoke", "paper") for suffix in ("csv", "md", "tex")}
+    assert files_below(tmp_path) - before == made
+    assert not list(tmp_path.rglob(".snakemake"))
+    assert set(process.stdout.split()) == {str(tmp_path / path) for path in made}
+    assert float(lines(tmp_path / "out" / "smoke" / "tables")["ViT", "accuracy"]["mean"]) == 90.5
+    paper = lines(tmp_path / "out" / "paper" / "tables")
+    assert float(paper["ViT + DiffusionBlocks", "accuracy"]["mean"]) == 59
+    assert paper["ViT", "accuracy"]["mean"] == ""
+
+
+def test_tables_from_records_prefers_todays_settings(tmp_path):
+    old = make_record(overrides={"training": {"max_steps": 3}}, accuracy=1.0)
+    save_records(tmp_path, [old, make_record(accuracy=90.0)])
+    assert from_records(tmp_path, cwd=tmp_path).returncode == 0
+    assert float(lines(tmp_path / "smoke" / "tables")["ViT", "accuracy"]["mean"]) == 90
+
+
+def test_tables_from_records_takes_other_settings_where_they_are_alone(tmp_path):
+    save_records(tmp_path, [make_record(overrides={"training": {"max_steps": 3}}, accuracy=1.0)])
+    assert from_records(tmp_path, cwd=tmp_path).returncode == 0
+    assert float(lines(tmp_path / "smoke" / "tables")["ViT", "accuracy"]["mean"]) == 1
+
+
+def test_tables_from_records_refuses_to_choose(tmp_path):
+    records = [make_record(overrides={"training": {"max_steps": n}}) for n in (3, 4)]
+    paths = save_records(tmp_path, records)
+    message = one_line(from_records(tmp_path, cwd=tmp_path))
+    assert all(path.parent.parent.name in message for path in paths)
+    assert "vit/end_to_end" in message
+    assert files_below(tmp_path) == {str(path.relative_to(tmp_path)) for path in paths}
+
+
+def test_tables_from_records_needs_records(tmp_path):
+    assert "record.json" in one_line(from_records(tmp_path, cwd=tmp_path))
+
+
+def test_rows_that_share_a_spec_share_its_records(tmp_path):
+    # a record made under another experiment's name counts, since its identity is the row's
+    spec = resolve("vit/end_to_end", "smoke").model_copy(update={"variant": "another_name"})
+    save_records(tmp_path, [record_of_renamed(spec)])
+    assert from_records(tmp_path, cwd=tmp_path).returncode == 0
+    assert float(lines(tmp_path / "smoke" / "tables")["ViT", "accuracy"]["mean"]) == 77
+
+
+def record_of_renamed(spec) -> Record:
+    """A record of a spec whose variant the configuration does not have."""
+    record = record_of(resolve("vit/end_to_end", "smoke"), {"accuracy": 77.0})
+    return record.model_copy(update={"spec": spec})

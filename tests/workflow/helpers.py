@@ -1,0 +1,150 @@
+"""A copy of the repository to work on, real Snakemake and `dblocks` processes in it, records made by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dblocks.config import budget_fraction, identity, resolve
+from dblocks.record import Machine, Metric, Record, write_record
+from dblocks.spec import RunSpec
+from dblocks.versions import versions_of
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = ("max_steps=2", "wandb=off")
+UNITS = {"sigma_max_ce": "nats", "ce": "nats"}
+
+
+def copy_repository(target: Path) -> Path:
+    """All files that git tracks or would track, without results: a fresh clone of the working tree."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    for name in filter(None, listing.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, target / name)
+    return target
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what steers W&B, Snakemake or dblocks; one thread, no GPU."""
+    foreign = ("WANDB_", "SNAKEMAKE_", "DBLOCKS_", "PYTHONPATH", "PYTHONSAFEPATH")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+
+
+def call(module: str, folder: Path, *arguments: object, timeout: float = 120, **extra: str):
+    """`python -m <module> <arguments>` in `folder`, with nothing to read from a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=folder,
+        env=environment(**extra),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def snakemake(folder: Path, *arguments: object, timeout: float = 240):
+    """Real Snakemake on one core."""
+    return call("snakemake", folder, "--cores", 1, *arguments, timeout=timeout)
+
+
+def dblocks(folder: Path, *arguments: object, **extra: str):
+    """The package's own command line."""
+    return call("dblocks", folder, *arguments, **extra)
+
+
+def finished_pipeline(factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository where every table is built from two-step runs, made once a session; read only."""
+    folder = factory.getbasetemp() / "finished-pipeline"
+    if not folder.exists():
+        copy_repository(folder)
+        process = snakemake(folder, "all", "--config", *TINY)
+        assert process.returncode == 0, process.stderr[-3000:]
+    return folder
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace text that must be there exactly once."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path} holds {old!r} {text.count(old)} times"
+    path.write_text(text.replace(old, new))
+
+
+def files_below(folder: Path) -> set[str]:
+    """Relative paths of all files, without what Snakemake and Python keep for themselves."""
+    own = {".snakemake", "__pycache__"}
+    relative = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {str(path) for path in relative if not own & set(path.parts)}
+
+
+def one_line(process: subprocess.CompletedProcess, code: int = 2) -> str:
+    """The single line on stderr of a process that ended with `code`."""
+    lines = [line for line in process.stderr.splitlines() if line.strip()]
+    assert process.returncode == code, process.stderr[-2000:]
+    assert len(lines) == 1, process.stderr[-2000:]
+    assert lines[0].startswith("dblocks: ")
+    return lines[0]
+
+
+def make_record(
+    run: str = "vit/end_to_end",
+    scale: str = "smoke",
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    **values: float,
+) -> Record:
+    """A record as a run would leave it, with `values` as its metrics."""
+    return record_of(resolve(run, scale, seed, overrides), values or {"accuracy": 90.0 + seed})
+
+
+def record_of(spec: RunSpec, values: Mapping[str, float]) -> Record:
+    """A record of `spec` with `values` as its metrics."""
+    return Record(
+        identity=identity(spec),
+        spec=spec,
+        code_versions=versions_of(spec.task, spec.network.name, spec.method.name),
+        data_checksum="0" * 64,
+        metrics=[
+            Metric(name=name, value=value, unit=UNITS.get(name, "%"), dataset=spec.data.name, split="test", samples=360)
+            for name, value in values.items()
+        ],
+        evaluations_per_block=None,
+        steps=1,
+        parameters=1,
+        budget=budget_fraction(spec),
+        train_seconds=1.5,
+        evaluate_seconds=0.5,
+        peak_memory_bytes=2**20,
+        machine=Machine(device="CPU", threads=1, python="3.11", torch="2.6", commit=None),
+        finished=datetime(2026, 1, 2, tzinfo=UTC),
+        wandb_id="id",
+        weights="weights-0123456789abcdef.pt",
+    )
+
+
+def save_records(folder: Path, records: list[Record]) -> list[Path]:
+    """Write records as a pipeline would: one folder a run, one a seed."""
+    paths = []
+    for record in records:
+        spec = record.spec
+        run = f"{spec.experiment}-{spec.variant}-{record.identity[:8]}"
+        paths.append(folder / spec.scale / "runs" / run / f"seed{spec.seed}" / "record.json")
+        write_record(paths[-1], record)
+    return paths

@@ -1,0 +1,203 @@
+"""The whole pipeline by real Snakemake, each run cut to two steps."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dblocks.config import load_scales
+from dblocks.plan import make_plan
+from dblocks.record import read_record
+from dblocks.tables import load_tables
+from tests.workflow.helpers import (
+    REPOSITORY,
+    TINY,
+    copy_repository,
+    edit,
+    environment,
+    files_below,
+    snakemake,
+)
+
+TABLES = load_tables()
+CONFIG = ("--config", *TINY)
+NOTHING = "Nothing to be done"
+
+
+def training(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Time and content of everything that training leaves, by path."""
+    files = [path for name in ("weights-*.pt", "log.jsonl") for path in (folder / "results").rglob(name)]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def jobs(stderr: str) -> list[str]:
+    """Rules of the jobs that ran, in order."""
+    lines = [line.removeprefix("local") for line in stderr.splitlines()]
+    return [line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "checkpoint "))]
+
+
+def ended_well(process: subprocess.CompletedProcess) -> str:
+    """Stderr of a process that ended with 0."""
+    assert process.returncode == 0, (process.stdout + process.stderr)[-3000:]
+    return process.stderr
+
+
+def test_every_table_is_built(finished):
+    for name, table in TABLES.items():
+        folder = finished / "results" / "smoke" / "tables"
+        assert {path.suffix for path in folder.glob(f"{name}.*")} == {".csv", ".md", ".tex"}
+        with open(folder / f"{name}.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert {line["row"] for line in lines if line["mean"]} == {row.row for row in table.rows}
+
+
+def test_every_run_has_a_record_a_log_and_a_benchmark(finished):
+    root = finished / "results" / "smoke"
+    records = sorted((root / "runs").glob("*/seed0/record.json"))
+    assert len(records) == len({row.run for table in TABLES.values() for row in table.rows})
+    for path in records:
+        run = path.parent.parent.name
+        assert read_record(path).spec.training.max_steps == 2
+        assert (root / "logs" / run / "seed0.log").exists()
+        assert (root / "benchmarks" / run / "seed0.tsv").exists()
+        assert not list(path.parent.glob("step-*.pt"))
+
+
+def test_called_again_there_is_nothing_to_do(finished):
+    before = training(finished)
+    assert NOTHING in ended_well(snakemake(finished, "all", *CONFIG))
+    assert training(finished) == before
+
+
+def test_touched_configuration_repeats_nothing(pipeline):
+    for path in (pipeline / "config").rglob("*.yaml"):
+        os.utime(path)
+    for path in (pipeline / "results").rglob("spec.json"):
+        os.utime(path)
+    assert NOTHING in ended_well(snakemake(pipeline, "all", *CONFIG))
+
+
+def test_an_edited_rule_repeats_no_training(pipeline):
+    before = training(pipeline)
+    edit(pipeline / "workflow" / "rules" / "run.smk", '"python -m dblocks run ', '"python  -m dblocks run --quiet ')
+    ran = jobs(ended_well(snakemake(pipeline, "all", *CONFIG)))
+    assert ran.count("run") == len(list((pipeline / "results").rglob("record.json")))
+    assert training(pipeline) == before
+
+
+def test_a_fresh_clone_with_results_copied_in_repeats_no_training(finished, tmp_path):
+    clone = copy_repository(tmp_path / "clone")
+    shutil.copytree(finished / "results", clone / "results", symlinks=True, copy_function=shutil.copy)
+    before = training(clone)
+    # a copy has new times in any order, so tables may be built again
+    assert not {"run", "prepare_data"} & set(jobs(ended_well(snakemake(clone, "all", *CONFIG))))
+    assert training(clone) == before
+
+
+def test_a_record_that_was_deleted_is_written_again_without_training(pipeline):
+    before = training(pipeline)
+    record = next((pipeline / "results").rglob("record.json"))
+    text = record.read_text()
+    record.unlink()
+    assert jobs(ended_well(snakemake(pipeline, record.relative_to(pipeline), *CONFIG))) == ["run"]
+    assert record.read_text() == text
+    assert training(pipeline) == before
+
+
+def test_another_setting_is_another_folder_and_the_old_one_stays(pipeline):
+    before = training(pipeline)
+    changed = ("--config", "max_steps=1", "wandb=off")
+    process = snakemake(pipeline, "-n", "table_1", *changed)
+    assert jobs(ended_well(process) + process.stdout).count("run") == len(before) / 2
+    specs = list((pipeline / "results").rglob("spec.json"))
+    assert len(specs) == len(before)  # two files of training a run before, two specs a run now
+    assert training(pipeline) == before
+
+
+def test_a_run_that_fails_leaves_its_reason_and_fails_at_once_the_next_time(pipeline):
+    before = training(pipeline)
+    setting = {"max_steps": 2, "override": {"training": {"learning_rate": 1e30}}}
+    record = make_plan(setting).records_of_row("vit/diffusion_blocks")[0]
+    folder = pipeline / record.parent
+    arguments = (record, "--config", *TINY, "override={training: {learning_rate: 1e30}}")
+
+    assert snakemake(pipeline, *arguments).returncode == 1
+    assert (folder / "failed.json").exists() and not (folder / "record.json").exists()
+    (first,) = last_words(pipeline, folder)
+    assert all(word in first for word in ("loss is nan", "step", "block", "sigma"))
+    after = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    assert snakemake(pipeline, *arguments).returncode == 1
+    again = last_words(pipeline, folder)
+    assert again[0] == first and again[1].startswith(first) and "failed.json" in again[1]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == after
+    assert {path: content for path, content in training(pipeline).items() if path in before} == before
+
+
+def last_words(pipeline: Path, folder: Path) -> list[str]:
+    """What a run's attempts ended with, one line each: a message is on a line of its own."""
+    log = pipeline / "results" / "smoke" / "logs" / folder.parent.name / f"{folder.name}.log"
+    return [line for line in log.read_text().splitlines() if line.startswith("dblocks: ")]
+
+
+# --- plans
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A fresh clone, for plans only."""
+    return copy_repository(tmp_path_factory.mktemp("plan") / "clone")
+
+
+@pytest.mark.parametrize("scale", [scale for scale in load_scales() if scale != "smoke"])
+def test_a_plan_needs_neither_data_nor_gpu_and_writes_only_specs(clone, scale):
+    before = files_below(clone)
+    process = snakemake(clone, "-n", "all", "--config", f"scale={scale}", "data_dir=nowhere")
+    first = ended_well(process).splitlines()[0]
+    assert all(word in first for word in (f"scale {scale}", "seeds 3", "nowhere"))
+    planned = jobs(process.stderr + process.stdout)
+    rows = {row.run for table in TABLES.values() for row in table.rows}
+    assert (planned.count("run"), planned.count("table")) == (3 * len(rows), len(TABLES))
+    written = files_below(clone) - before
+    assert {Path(path).name for path in written} == {"spec.json"}
+    assert len(written) == 3 * len(rows)
+
+
+def test_seeds_are_runs_of_their_own(clone):
+    process = snakemake(clone, "-n", "table_1", "--config", "seeds=3")
+    assert "seeds 3" in ended_well(process).splitlines()[0]
+    assert jobs(process.stderr + process.stdout).count("run") == 3 * len(TABLES["table_1"].rows)
+
+
+def test_skipped_data_is_not_run_and_its_cells_say_so(clone):
+    process = snakemake(clone, "all", "--config", "skip=[digits]", "results_dir=elsewhere")
+    assert "skip: digits" in ended_well(process).splitlines()[0]
+    assert not {"run", "prepare_data"} & set(jobs(process.stderr))
+    text = (clone / "elsewhere" / "smoke" / "tables" / "table_1.md").read_text()
+    cells = len(TABLES["table_1"].rows) * len(TABLES["table_1"].columns)
+    assert text.count("skipped: digits") == cells
+    with open(clone / "elsewhere" / "smoke" / "tables" / "table_1.csv", newline="") as file:
+        assert {line["mean"] + line["record"] for line in csv.DictReader(file)} == {""}
+
+
+def test_the_workflow_is_lint_clean(clone):
+    process = snakemake(clone, "--lint")
+    assert "Congratulations" in ended_well(process) + process.stdout
+
+
+def test_the_workflow_is_formatted():
+    process = subprocess.run(
+        [Path(sys.executable).with_name("snakefmt"), "--check", "Snakefile", "workflow"],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ended_well(process)
