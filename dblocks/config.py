@@ -66,6 +66,7 @@ class CommandLine(BaseModel):
     skip: list[str] = Field([], description="Data sets to do without; their cells say so.")
     device: str | None = Field(None, description="compute.device of every run: auto, cpu or cuda.")
     max_steps: int | None = Field(None, ge=1, description="training.max_steps of every run, to try things out.")
+    max_samples: int | None = Field(None, ge=1, description="data.max_evaluation_samples of every run, likewise.")
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
 
@@ -76,6 +77,8 @@ class CommandLine(BaseModel):
             fields = merge(fields, {"compute": {"device": self.device}})
         if self.max_steps is not None:
             fields = merge(fields, {"training": {"max_steps": self.max_steps}})
+        if self.max_samples is not None:
+            fields = merge(fields, {"data": {"max_evaluation_samples": self.max_samples}})
         return fields
 
 

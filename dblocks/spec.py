@@ -42,6 +42,10 @@ class DataSpec(Part):
         "test", description="Where metrics are read. Choices are made on `validation`; test is read once."
     )
 
+    max_evaluation_samples: int | None = Field(
+        None, ge=1, description="Evaluate on the first so many samples only, to try things out."
+    )
+
     @property
     def label(self) -> str:
         """The name results are shown under."""

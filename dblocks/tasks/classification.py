@@ -48,7 +48,9 @@ class Classification:
         images, labels = _split(data, spec.data.train_split)
         self.images, self.labels = _to_device(images, device), _to_device(labels, device)
         self.mean, self.std = channel_statistics(self.images)
-        self.test_images, self.test_labels = _split(data, spec.data.evaluation_split)
+        test_images, test_labels = _split(data, spec.data.evaluation_split)
+        limit = spec.data.max_evaluation_samples
+        self.test_images, self.test_labels = test_images[:limit], test_labels[:limit]
         self.steps_per_epoch = len(self.labels) // spec.training.batch_size
         self._order_of = (-1, torch.empty(0))
 

@@ -41,10 +41,11 @@ def copy_repository(target: Path) -> Path:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what steers W&B, Snakemake or dblocks; one thread, no GPU."""
+    """This process's environment without what steers W&B, Snakemake or dblocks; one thread, no GPU, this package."""
     foreign = ("WANDB_", "SNAKEMAKE_", "DBLOCKS_", "PYTHONPATH", "PYTHONSAFEPATH")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    return kept | own | extra
 
 
 def call(module: str, folder: Path, *arguments: object, timeout: float = 120, **extra: str):
