@@ -21,6 +21,7 @@ from dblocks.config import budget_fraction, data_fingerprint, first_error, ident
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
+from dblocks.owner import owned
 from dblocks.record import RECORD, Record, read_record, write_record
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
@@ -52,7 +53,12 @@ def execute(spec_path: Path, data_folder: Path, wandb_mode: str = "off", progres
 
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
-    folder, spec = spec_path.parent, read_spec(spec_path)
+    spec = read_spec(spec_path)
+    with owned(spec_path.parent):
+        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress)
+
+
+def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool) -> Path:
     if finished(folder):
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
