@@ -186,7 +186,7 @@ class Trainer:
             self._tick()
             rate = self.optimizer.param_groups[0]["lr"]
             log.write(step=done, loss=losses, learning_rate=rate, seconds=round(self.seconds, 3))
-            bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()})
+            bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()}, refresh=False)
 
     def _save(self, done: int) -> None:
         self._tick()
@@ -230,4 +230,4 @@ class QuietBar:
 
     def update(self) -> None: ...
 
-    def set_postfix(self, values: dict[str, str]) -> None: ...
+    def set_postfix(self, values: dict[str, str], refresh: bool) -> None: ...
