@@ -129,7 +129,7 @@ def test_a_job_at_its_time_limit_requeues_itself_and_uses_no_retry(slurm, clone)
     assert process.returncode == 0, output[-3000:]
     assert jobs_submitted(output) == 1
     shown = slurm.call("scontrol", "show", "job", str(job))
-    assert int(re.search(r"Restarts=(\d+)", str(shown.stdout))[1]) >= 1
+    assert int(re.search(r"Restarts=(\d+)", shown)[1]) >= 1
     steps = [line["step"] for line in read_log(folder_of(clone, "end_to_end") / "log.jsonl")]
     assert steps == sorted(set(steps))
 
