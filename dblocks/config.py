@@ -187,9 +187,20 @@ def resolve(
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
-    if not isinstance(dataset(spec.data.name), ImageDataset):
-        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
+    check_images(spec, place)
     return spec
+
+
+def check_images(spec: RunSpec, place: str) -> None:
+    """Raises: UserError if the data set has no images, or patches do not tile them."""
+    info = dataset(spec.data.name)
+    if not isinstance(info, ImageDataset):
+        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
+    _, height, width = info.image_shape
+    if height % spec.network.patch_size or width % spec.network.patch_size:
+        raise UserError(
+            f"{place}: network.patch_size: {spec.network.patch_size} does not divide images of {height}×{width}"
+        )
 
 
 def canonical_json(value: Any) -> str:

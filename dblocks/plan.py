@@ -21,6 +21,8 @@ from dblocks.config import (
     resolve,
 )
 from dblocks.data.files import write_atomically
+from dblocks.data.origins import WEIGHTS
+from dblocks.data.registry import DATASETS
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.record import RECORD
@@ -143,9 +145,14 @@ def parse_command_line(config: dict) -> CommandLine:
     Raises: UserError naming the key that is wrong.
     """
     try:
-        return CommandLine.model_validate(config)
+        line = CommandLine.model_validate(config)
     except ValidationError as error:
         raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
+    known = [*DATASETS, *WEIGHTS]
+    for name in line.skip:
+        if name not in known:
+            raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")
+    return line
 
 
 def seeds_of(spec: RunSpec, command_line: CommandLine) -> int:
