@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dblocks.data.registry import ImageDataset, dataset
 from dblocks.data.sources import fingerprint
@@ -70,6 +70,14 @@ class CommandLine(BaseModel):
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
 
+    @field_validator("override", mode="before")
+    @classmethod
+    def _read_scalars(cls, value: Any) -> Any:
+        """Snakemake hands nested values over as text: read them as YAML, so that null and 0.1 mean what they say."""
+        if isinstance(value, Mapping):
+            return {key: cls._read_scalars(part) for key, part in value.items()}
+        return yaml.safe_load(value) if isinstance(value, str) else value
+
     def overrides(self) -> dict[str, Any]:
         """The part of the command line that changes specs."""
         fields = dict(self.override)
@@ -99,12 +107,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def first_error(error: ValidationError) -> str:
     """One line for a pydantic error: field, problem, value."""
     detail = error.errors()[0]
-    field = ".".join(str(part) for part in detail["loc"]) or "(whole)"
+    field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
     shown = "" if isinstance(value, dict | list) or detail["type"] == "missing" else f" (found {value!r})"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {message}{shown}{more}"
+    return f"{field + ': ' if field else ''}{message}{shown}{more}"
 
 
 def read_yaml(path: Path, model: type[Part]) -> Any:
