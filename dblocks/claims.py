@@ -45,6 +45,16 @@ class Claims(Part):
     claims: list[Claim]
 
 
+class TablePlan(Part):
+    """results/<scale>/plans/<table>.json: all that one table is built of, its definition included."""
+
+    scale: str
+    table: Table
+    claims: list[Claim]
+    records: dict[str, list[str]] = Field(description="Paths of the records by row's run.")
+    missing: dict[str, str] = Field(description="Why a row has none, by its run.")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What became of a claim: `holds`, `fails` or `undecided`, with the interval behind it.

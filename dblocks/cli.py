@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -34,22 +33,10 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Build one table from the records of a plan."""
-    from dblocks.plan import make_plan
-    from dblocks.record import read_record
-    from dblocks.report.build_tables import build_table, skipped
+    """Build one table from the records its plan names."""
+    from dblocks.report.build_tables import build_table, read_plan
 
-    try:
-        config = json.loads(options.config)
-    except ValueError as error:
-        raise UserError(f"--config: not JSON ({error}): {options.config}") from error
-    plan = make_plan(config)
-    if options.name not in plan.tables:
-        raise UserError(f"no table '{options.name}'; there are {', '.join(plan.tables)}")
-    rows = [row.run for row in plan.tables[options.name].rows]
-    records = {run: [(str(path), read_record(path)) for path in plan.records_of_row(run)] for run in rows}
-    missing = skipped(plan.command_line, rows)
-    for path in build_table(options.name, plan.command_line.scale, records, missing, plan.root / "tables"):
+    for path in build_table(read_plan(options.plan), options.folder):
         print(path)
 
 
@@ -133,8 +120,8 @@ def parser() -> argparse.ArgumentParser:
     )
     verb(
         table,
-        ("name", {"help": "table_1, …"}),
-        ("--config", {"default": "{}", "help": "--config of Snakemake as JSON"}),
+        ("plan", {"type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the table's files go"}),
     )
     verb(
         tables,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dblocks.claims import TablePlan, load_claims
 from dblocks.config import (
     CONFIG_DIR,
     CommandLine,
@@ -41,12 +42,16 @@ class Plan:
         tables: the table configs, by name.
         runs: specs of every seed, by run folder name ("<experiment>-<variant>-<hash8>").
         run_of: run folder name by "<experiment>/<variant>", for the rows that are not skipped.
+        skipped: the data set whose absence skips a row, by "<experiment>/<variant>".
+        config_dir: the configuration it was made of.
     """
 
     command_line: CommandLine
     tables: dict[str, Table]
     runs: dict[str, list[RunSpec]]
     run_of: dict[str, str]
+    skipped: dict[str, str]
+    config_dir: Path
 
     @property
     def root(self) -> Path:
@@ -130,8 +135,21 @@ class Plan:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
         os.environ["DBLOCKS_WANDB"] = self.command_line.wandb
 
-    def write_specs(self) -> None:
-        """Write every run's spec.json where it is not there yet; its folder's name is its content's hash."""
+    def table_plan(self, name: str) -> TablePlan:
+        """Which records a table is to be built of, why others are missing, and by which definitions."""
+        table, line = self.tables[name], self.command_line
+        missing = {row.run: f"skipped: {self.skipped[row.run]}" for row in table.rows if row.run in self.skipped}
+        records = {row.run: [str(path) for path in self.records_of_row(row.run)] for row in table.rows}
+        claims = [claim for claim in load_claims(self.tables, self.config_dir) if claim.table == name]
+        return TablePlan(scale=line.scale, table=table, claims=claims, records=records, missing=missing)
+
+    def write(self) -> None:
+        """Write every run's spec.json where it is not there yet (its folder's name is its content's hash), and
+        every table's plan where it is another than the last one."""
+        for name in self.tables:
+            path, text = self.root / "plans" / f"{name}.json", self.table_plan(name).model_dump_json(indent=1) + "\n"
+            if not path.exists() or path.read_text() != text:
+                write_atomically(path, text)
         for run, specs in self.runs.items():
             for spec in specs:
                 path = self.folder(run, spec.seed) / "spec.json"
@@ -176,12 +194,14 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
     runs: dict[str, list[RunSpec]] = {}
     run_of: dict[str, str] = {}
     name_of: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for table in tables.values():
         for row in table.rows:
-            if row.run in run_of:
+            if row.run in run_of or row.run in skipped:
                 continue
             spec = resolve(row.run, command_line.scale, 0, command_line.overrides(), config_dir)
             if spec.data.name in command_line.skip:
+                skipped[row.run] = spec.data.name
                 continue
             key = identity(spec)
             run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
@@ -190,7 +210,7 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
                 runs[run] = [
                     spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
                 ]
-    plan = Plan(command_line, tables, runs, run_of)
+    plan = Plan(command_line, tables, runs, run_of, skipped, config_dir)
     if check_data:
         plan.check_data()
     return plan

@@ -16,9 +16,8 @@ from dblocks.claims import Claim, Comparison, judge, load_claims, mean_interval
 from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.record import Metric
-from dblocks.report.build_tables import build_table
 from dblocks.tables import Cell, Column, load_tables
-from tests.workflow.helpers import edit, make_record
+from tests.workflow.helpers import build_of, edit, make_record
 
 TABLES = load_tables()
 CLAIMS = load_claims(TABLES)
@@ -181,21 +180,21 @@ def test_a_claim_about_nothing_is_refused(tmp_path, old, new, said):
 
 @pytest.mark.parametrize(("scale", "label"), [("paper", "holds"), ("smoke", "trend: holds"), ("short", "trend: holds")])
 def test_a_verdict_elsewhere_than_at_the_papers_scale_is_a_trend(tmp_path, scale, label):
-    records = {
-        run: [("record.json", make_record(run, scale, seed, accuracy=60.0 + shift + 0.1 * seed)) for seed in range(3)]
+    records = [
+        make_record(run, scale, seed, accuracy=60.0 + shift + 0.1 * seed)
         for run, shift in (("vit/end_to_end", 0), ("vit/diffusion_blocks", 1))
-    }
-    build_table("table_1", scale, records, {}, tmp_path)
-    text = (tmp_path / "table_1.md").read_text()
+        for seed in range(3)
+    ]
+    text = (build_of(tmp_path, records, scale) / "table_1.md").read_text()
     assert f"| ViT trained by DiffusionBlocks is within 1.5 points of end-to-end training. | {label} |" in text
     assert "undecided (n = 0)" in text
 
 
 def test_another_data_set_makes_a_verdict_a_trend_also_at_the_papers_scale(tmp_path):
     data = {"data": {"name": "cifar10"}}
-    records = {
-        run: [("record.json", make_record(run, "paper", seed, data, accuracy=60.0 + seed)) for seed in range(3)]
+    records = [
+        make_record(run, "paper", seed, data, accuracy=60.0 + seed)
         for run in ("vit/end_to_end", "vit/diffusion_blocks")
-    }
-    build_table("table_1", "paper", records, {}, tmp_path)
-    assert "| trend: holds |" in (tmp_path / "table_1.md").read_text()
+        for seed in range(3)
+    ]
+    assert "| trend: holds |" in (build_of(tmp_path, records, "paper") / "table_1.md").read_text()

@@ -71,11 +71,7 @@ def test_a_run_needs_only_torch_numpy_pydantic_and_yaml(run_folder, digits_folde
     [
         (["run", "nowhere/spec.json", "--data", "x/manifest.json"], ["nowhere/spec.json", "no such file"]),
         (["prepare", "mnist1", "--folder", "out"], ["mnist1", "digits"]),
-        (["table", "table_77"], ["table_77", "table_1"]),
-        (["table", "table_1"], ["record.json", "no such record"]),
-        (["table", "table_1", "--config", '{"scale": "huge"}'], ["scale", "huge", "smoke"]),
-        (["table", "table_1", "--config", "scale=smoke"], ["--config", "scale=smoke"]),
-        (["table", "table_1", "--config", "[]"], ["--config"]),
+        (["table", "plans/table_77.json", "--folder", "out"], ["plans/table_77.json", "no such file"]),
         (["tables", "--from-records", "nowhere"], ["nowhere"]),
         (["show", "smoke"], ["results/smoke/tables", "snakemake"]),
     ],

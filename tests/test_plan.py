@@ -119,19 +119,19 @@ def test_the_command_line_reaches_every_run():
 
 def test_specs_lie_in_the_folder_their_content_names(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path / "out"), "seeds": 2})
-    plan.write_specs()
-    written = sorted((tmp_path / "out").rglob("*.*"))
-    assert [path.name for path in written if path.is_file()] == ["spec.json"] * 8
-    for path in (path for path in written if path.is_file()):
+    plan.write()
+    written = sorted((tmp_path / "out" / "smoke" / "runs").rglob("*.json"))
+    assert [path.name for path in written] == ["spec.json"] * 8
+    for path in written:
         spec = read_spec(path)
         assert path.parent == tmp_path / "out" / "smoke" / "runs" / run_name(spec) / f"seed{spec.seed}"
 
 
 def test_a_spec_that_is_there_is_not_written_again(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path)})
-    plan.write_specs()
+    plan.write()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")}
-    plan.write_specs()
+    plan.write()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")} == before
 
 

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.record import Record
-from dblocks.report.build_tables import build_table
 from dblocks.report.table_files import escape_tex
 from dblocks.tables import load_tables, percentage
-from tests.workflow.helpers import call, files_below, make_record, one_line, record_of, save_records
+from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
 
 COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"
 TABLE = load_tables()["table_1"]
@@ -26,11 +25,7 @@ ROW_OF = {row.run: row.row for row in TABLE.rows}
 
 def build(folder: Path, records: list[Record], scale: str = "smoke", missing: dict[str, str] | None = None) -> Path:
     """table_1 from `records`; returns the folder of its files."""
-    paths = save_records(folder, records)
-    found: dict[str, list] = {}
-    for path, record in zip(paths, records, strict=True):
-        found.setdefault(f"{record.spec.experiment}/{record.spec.variant}", []).append((str(path), record))
-    return build_table("table_1", scale, found, missing or {}, folder / "tables")[0].parent
+    return build_of(folder, records, scale, missing)
 
 
 def lines(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -154,12 +149,6 @@ def test_records_of_different_runs_in_one_row_are_refused(tmp_path):
 def test_two_records_of_one_seed_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"'ViT'.*one seed"):
         build(tmp_path, [make_record(), make_record(accuracy=1.0)])
-
-
-def test_an_unknown_table_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"table_77.*table_1"):
-        build_table("table_77", "smoke", {}, {}, tmp_path)
-    assert files_below(tmp_path) == set()
 
 
 # --- from records

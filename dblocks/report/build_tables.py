@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from dblocks.claims import judge, load_claims
-from dblocks.config import CONFIG_DIR, CommandLine, identity, load_scales, resolve
+from dblocks.claims import TablePlan, judge, load_claims
+from dblocks.config import CONFIG_DIR, identity, load_scales, read_yaml, resolve
 from dblocks.errors import UserError
 from dblocks.record import RECORD, Record, read_record
 from dblocks.report.table_files import write_table
@@ -16,28 +16,24 @@ from dblocks.tables import load_tables, table_cells
 Found = Sequence[tuple[str, Record]]
 
 
-def build_table(
-    name: str,
-    scale: str,
-    records: Mapping[str, Found],
-    missing: Mapping[str, str],
-    folder: Path,
-    config_dir: Path = CONFIG_DIR,
-) -> list[Path]:
-    """Write one table's files and return their paths.
+def build_table(plan: TablePlan, folder: Path) -> list[Path]:
+    """Write one table's files into `folder` and return their paths.
 
-    Args:
-        records: (path, record) by "<experiment>/<variant>" of the table's rows.
-        missing: why a row has none.
+    Raises: UserError naming a record that is missing, broken or of another run.
     """
-    tables = load_tables(config_dir)
-    if name not in tables:
-        raise UserError(f"no table '{name}'; there are {', '.join(tables)}")
-    table = tables[name]
-    cells = table_cells(table, scale, records, missing)
-    trend = scale != "paper" or any(m.dataset != table.paper_dataset for cell in cells for m in cell.metrics.values())
-    verdicts = [judge(claim, cells, trend) for claim in load_claims(tables, config_dir) if claim.table == name]
-    return write_table(folder, table, cells, verdicts, scale)
+    records = {run: [(path, read_record(Path(path))) for path in paths] for run, paths in plan.records.items()}
+    cells = table_cells(plan.table, plan.scale, records, plan.missing)
+    substitute = any(m.dataset != plan.table.paper_dataset for cell in cells for m in cell.metrics.values())
+    verdicts = [judge(claim, cells, trend=substitute or plan.scale != "paper") for claim in plan.claims]
+    return write_table(folder, plan.table, cells, verdicts, plan.scale)
+
+
+def read_plan(path: Path) -> TablePlan:
+    """A table's plan.
+
+    Raises: UserError naming the file and field.
+    """
+    return read_yaml(path, TablePlan)  # JSON is YAML
 
 
 def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DIR) -> list[Path]:
@@ -50,14 +46,21 @@ def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DI
     records = [(str(path), read_record(path)) for path in sorted(source.rglob(RECORD))]
     if not records:
         raise UserError(f"{source}: no {RECORD} below it")
-    written = []
+    written, tables = [], load_tables(config_dir)
+    claims = load_claims(tables, config_dir)
     for scale in sorted({record.spec.scale for _, record in records}):
         own = [(path, record) for path, record in records if record.spec.scale == scale]
-        for table in load_tables(config_dir).values():
+        for table in tables.values():
             found = {row.run: rows_records(row.run, scale, own, config_dir) for row in table.rows}
             if any(found.values()):
-                missing = {run: "no record" for run, there in found.items() if not there}
-                written += build_table(table.table, scale, found, missing, target / scale / "tables", config_dir)
+                plan = TablePlan(
+                    scale=scale,
+                    table=table,
+                    claims=[claim for claim in claims if claim.table == table.table],
+                    records={run: [path for path, _ in there] for run, there in found.items()},
+                    missing={run: "no record" for run, there in found.items() if not there},
+                )
+                written += build_table(plan, target / scale / "tables")
     if not written:
         raise UserError(f"{source}: its records fit no row of config/tables")
     return written
@@ -78,13 +81,3 @@ def rows_records(run: str, scale: str, records: Found, config_dir: Path = CONFIG
         folders = ", ".join(str(Path(found[0][0]).parent.parent) for found in by_identity.values())
         raise UserError(f"run '{run}' at scale {scale}: records of different settings in {folders}; keep one of them")
     return next(iter(by_identity.values()), [])
-
-
-def skipped(command_line: CommandLine, runs: Sequence[str], config_dir: Path = CONFIG_DIR) -> dict[str, str]:
-    """Why runs have no record: the data set that was skipped."""
-    reasons = {}
-    for run in runs:
-        data = resolve(run, command_line.scale, 0, command_line.overrides(), config_dir).data.name
-        if data in command_line.skip:
-            reasons[run] = f"skipped: {data}"
-    return reasons

@@ -120,7 +120,7 @@ def test_requeue_in_mid_training_ends_with_the_same_weights(slurm, clone):
 def test_a_job_at_its_time_limit_requeues_itself_and_uses_no_retry(slurm, clone):
     one_run_table(clone)
     # over a minute of training in jobs of one minute, warned some time before the end
-    override = "{%s, training: {epochs: 150}, logging: {log_every: 5}}" % (GPU % 1)
+    override = "{%s, training: {epochs: 80}, logging: {log_every: 5}}" % (GPU % 1)
     resources = ("--default-resources", "slurm_extra='--signal=TERM@20'", "mem_mb=500")
     process = start(clone, "table_1", "scale=smoke", "wandb=off", f"override={override}", options=resources)
     wait_for_steps(clone, "end_to_end", 5, process)

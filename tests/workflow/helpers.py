@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dblocks.claims import TablePlan, load_claims
 from dblocks.config import budget_fraction, identity, resolve
 from dblocks.record import Machine, Metric, Record, write_record
+from dblocks.report.build_tables import build_table
 from dblocks.spec import RunSpec
+from dblocks.tables import load_tables
 from dblocks.versions import versions_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -137,3 +140,14 @@ def save_records(folder: Path, records: list[Record]) -> list[Path]:
         paths.append(folder / spec.scale / "runs" / run / f"seed{spec.seed}" / "record.json")
         write_record(paths[-1], record)
     return paths
+
+
+def build_of(folder: Path, records: list[Record], scale: str, missing: Mapping[str, str] | None = None) -> Path:
+    """table_1 built of `records`, as a pipeline would; returns the folder of its files."""
+    found: dict[str, list[str]] = {}
+    for path, record in zip(save_records(folder, records), records, strict=True):
+        found.setdefault(f"{record.spec.experiment}/{record.spec.variant}", []).append(str(path))
+    tables = load_tables()
+    claims = [claim for claim in load_claims(tables) if claim.table == "table_1"]
+    plan = TablePlan(scale=scale, table=tables["table_1"], claims=claims, records=found, missing=dict(missing or {}))
+    return build_table(plan, folder / "tables")[0].parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,9 +168,8 @@ def test_a_plan_needs_neither_data_nor_gpu_and_writes_only_specs(clone, scale):
     planned = jobs(process.stderr + process.stdout)
     rows = {row.run for table in TABLES.values() for row in table.rows}
     assert (planned.count("run"), planned.count("table")) == (3 * len(rows), len(TABLES))
-    written = files_below(clone) - before
-    assert {Path(path).name for path in written} == {"spec.json"}
-    assert len(written) == 3 * len(rows)
+    names = [Path(path).name for path in files_below(clone) - before]
+    assert sorted(names) == sorted(["spec.json"] * 3 * len(rows) + [f"{table}.json" for table in TABLES])
 
 
 def test_seeds_are_runs_of_their_own(clone):
@@ -204,3 +204,24 @@ def test_the_workflow_is_formatted():
         timeout=60,
     )
     ended_well(process)
+
+
+def test_another_paper_value_makes_the_table_anew_without_metadata(pipeline):
+    """Also in a clone without .snakemake, where Snakemake has only file times to go by."""
+    shutil.rmtree(pipeline / ".snakemake")
+    edit(pipeline / "config/tables/table_1.yaml", "60.25", "60.26")
+    process = snakemake(pipeline, "-n", "all", "--config", *TINY)
+    assert "table" in jobs(process.stdout + process.stderr)
+    process = snakemake(pipeline, "-n", "all", "--config", *TINY, "seeds=2")
+    assert {"table", "run"} <= set(jobs(process.stdout + process.stderr))
+
+
+def test_more_seeds_are_run_also_when_the_data_is_prepared_again(finished, tmp_path):
+    """A table of one seed must not stand for one of two."""
+    clone = shutil.copytree(finished, tmp_path / "clone", symlinks=True)
+    process = snakemake(clone, "-n", "all", "--config", *TINY, "seeds=2", "data_dir=elsewhere")
+    assert process.returncode == 0, process.stderr[-2000:]
+    counts = dict(re.findall(r"^(prepare_data|run|table) +(\d+)$", process.stdout + process.stderr, re.MULTILINE))
+    assert counts["prepare_data"] == "1"
+    assert int(counts["run"]) >= 4
+    assert counts["table"] == "1"

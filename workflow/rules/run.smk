@@ -10,7 +10,8 @@ rule run:
     input:
         # ancient: what a run is stands in its folder's name, so a newer file never means another run
         spec=ancient(f"{ROOT}/runs/{{run}}/seed{{seed}}/spec.json"),
-        data=lambda wildcards: ancient(str(PLAN.manifest_of(wildcards.run))),
+        # not ancient: behind an ancient file that is made again, Snakemake forgets to ask what else is to be done
+        data=lambda wildcards: str(PLAN.manifest_of(wildcards.run)),
     output:
         f"{ROOT}/runs/{{run}}/seed{{seed}}/record.json",
     log:

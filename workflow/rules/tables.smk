@@ -1,9 +1,8 @@
 """Tables, from records alone.
 
-INPUTS: record.json of every seed of every row. OUTPUTS: results/<scale>/tables/<table>.{csv,md,tex}.
+INPUTS: record.json of every seed of every row, and the table's plan, which names them.
+OUTPUTS: results/<scale>/tables/<table>.{csv,md,tex}.
 """
-
-import json
 
 
 localrules:
@@ -13,7 +12,9 @@ localrules:
 rule table:
     """One table in all its formats."""
     input:
-        lambda wildcards: [str(path) for path in PLAN.records_of(wildcards.table)],
+        # written when it changes: other seeds, rows, paper values or claims make the table anew
+        plan=f"{ROOT}/plans/{{table}}.json",
+        records=lambda wildcards: [str(path) for path in PLAN.records_of(wildcards.table)],
     output:
         csv=f"{ROOT}/tables/{{table}}.csv",
         md=f"{ROOT}/tables/{{table}}.md",
@@ -25,10 +26,8 @@ rule table:
     resources:
         mem_mb=1000,
         runtime=10,
-    params:
-        config=json.dumps(PLAN.command_line.model_dump(exclude={"wandb", "data_dir"})),
     shell:
-        "python -m dblocks table {wildcards.table} --config {params.config:q} > {log:q} 2>&1"
+        "python -m dblocks table {input.plan:q} --folder $(dirname {output.csv:q}) > {log:q} 2>&1"
 
 
 # `snakemake table_1` and so on
