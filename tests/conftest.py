@@ -50,7 +50,7 @@ def tiny_spec() -> Callable[..., Any]:
             "scale": "smoke",
             "data": {"name": "digits"},
             "augment": {"crop_padding": 1},
-            "network": {"layers": 3, "width": 16, "heads": 2, "patch_size": 4, "mlp_ratio": 2.0, "dropout": 0.0},
+            "network": {"name": "vit", "layers": 3, "width": 16, "heads": 2, "patch_size": 4, "mlp_ratio": 2.0, "dropout": 0.0},
             "method": {"name": method},
             "training": {"epochs": 1, "batch_size": 16, "learning_rate": 2e-3},
             "compute": {"device": "cpu"},

@@ -231,7 +231,7 @@ def test_threads_count_only_where_bits_depend_on_them():
 @pytest.mark.parametrize("run", RUNS)
 def test_a_raised_code_version_is_another_identity_for_what_depends_on_it(run, monkeypatch):
     spec = resolve(run, "smoke")
-    before, own = identity(spec), versions_of(spec.task, spec.network.name, spec.method.name)
+    before, own = identity(spec), versions_of(spec.task.name, spec.network.name, spec.method.name)
     for part in COMPONENTS:
         with monkeypatch.context() as patch:
             patch.setitem(COMPONENTS, part, COMPONENTS[part] + 1)

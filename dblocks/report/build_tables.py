@@ -82,7 +82,7 @@ def skipped(command_line: CommandLine, runs: Sequence[str], config_dir: Path = C
     """Why runs have no record: the data set that was skipped."""
     reasons = {}
     for run in runs:
-        data = resolve(run, command_line.scale, 0, command_line.overrides(), config_dir).data.name
+        data = resolve(run, command_line.scale, 0, command_line.overrides(run), config_dir).data.name
         if data in command_line.skip:
             reasons[run] = f"skipped: {data}"
     return reasons
