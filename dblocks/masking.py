@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from dblocks.noise import NoiseLevel
 from dblocks.partition import Partition
 
-
 # a network's (block, tokens [N, L] with masks, t [N]) → logits [N, L, K]: the mask is never predicted
 Denoise = Callable[[int, Tensor, Tensor], Tensor]
 

@@ -8,7 +8,6 @@ K characters in the alphabet; code K is the mask, which is never predicted: logi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, RotaryPositions, TransformerLayer, modulate
