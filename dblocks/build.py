@@ -9,6 +9,7 @@ import torch
 from dblocks import seeds
 from dblocks.config import baseline_steps
 from dblocks.data.prepared import PreparedData
+from dblocks.machine import wants_compile
 from dblocks.masking import mask_partition
 from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
@@ -29,6 +30,10 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any,
     builders = {"classification": build_classification, "masked_text": build_masked_text}
     method, task = builders[spec.task.name](spec, data, device)
     method.network.to(device)
+    if wants_compile(spec.compute, device):
+        # layer by layer: all layers share one compiled graph, whichever blocks they are in
+        for layer in method.network.layers:
+            layer.compile()
     return method, task
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dblocks.data.registry import ImageDataset, TextDataset, character_splits, dataset
 from dblocks.data.sources import characters_in, fingerprint
@@ -73,6 +73,14 @@ class CommandLine(BaseModel):
     )
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
 
+    @field_validator("override", "override_runs", mode="before")
+    @classmethod
+    def _read_scalars(cls, value: Any) -> Any:
+        """Snakemake hands nested values over as text: read them as YAML, so that null and 0.1 mean what they say."""
+        if isinstance(value, Mapping):
+            return {key: cls._read_scalars(part) for key, part in value.items()}
+        return yaml.safe_load(value) if isinstance(value, str) else value
+
     def overrides(self, run: str = "") -> dict[str, Any]:
         """The part of the command line that changes the spec of "<experiment>/<variant>"."""
         fields = dict(self.override)
@@ -102,12 +110,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def first_error(error: ValidationError) -> str:
     """One line for a pydantic error: field, problem, value."""
     detail = error.errors()[0]
-    field = ".".join(str(part) for part in detail["loc"]) or "(whole)"
+    field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
     shown = "" if isinstance(value, dict | list) or detail["type"] == "missing" else f" (found {value!r})"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {message}{shown}{more}"
+    return f"{field + ': ' if field else ''}{message}{shown}{more}"
 
 
 def read_yaml(path: Path, model: type[Part]) -> Any:
@@ -190,17 +198,25 @@ def resolve(
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
-    if (wanted := missing_in_data(spec)) is not None:
-        raise UserError(f"{place}: data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
+    check_data_fits(spec, place)
     return spec
 
 
-def missing_in_data(spec: RunSpec) -> str | None:
-    """What the task needs and the data set does not have; None if it fits."""
+def check_data_fits(spec: RunSpec, place: str) -> None:
+    """Raises: UserError if the data set is not what the task reads, or patches do not tile its images."""
     info = dataset(spec.data.name)
     if isinstance(spec.task, MaskedTextSpec):
-        return None if isinstance(info, TextDataset) and info.kind == "characters" else "characters"
-    return None if isinstance(info, ImageDataset) else "images"
+        fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
+    else:
+        fits, wanted = isinstance(info, ImageDataset), "images"
+    if not fits:
+        raise UserError(f"{place}: data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
+    if isinstance(info, ImageDataset):
+        _, height, width = info.image_shape
+        if height % spec.network.patch_size or width % spec.network.patch_size:
+            raise UserError(
+                f"{place}: network.patch_size: {spec.network.patch_size} does not divide images of {height}×{width}"
+            )
 
 
 def canonical_json(value: Any) -> str:

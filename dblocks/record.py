@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from dblocks.config import first_error
 from dblocks.data.files import write_atomically
@@ -22,7 +21,7 @@ class Metric(Part):
     """One measured number and all it takes to read it."""
 
     name: str = Field(description="Metric key, such as accuracy, sigma_max_ce.")
-    value: float
+    value: float = Field(description="Finite: a missing value is left out, never written.")
     unit: str
     dataset: str
     split: str = Field(description="Where it was read: test or validation.")
@@ -30,13 +29,6 @@ class Metric(Part):
     standard_error: float | None = Field(
         None, ge=0, description="Standard error of the value over those samples; None: not estimated."
     )
-
-    @field_validator("value")
-    @classmethod
-    def _finite(cls, value: float) -> float:
-        if not math.isfinite(value):
-            raise ValueError("not a finite number: a missing value is left out, never written")
-        return value
 
 
 class Machine(Part):

@@ -7,6 +7,8 @@ options by name; config/README.md argues the defaults.
 
 from __future__ import annotations
 
+from math import log
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class Part(BaseModel):
     """Base of every part of the configuration: typed, immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RandAugmentSpec(Part):
@@ -110,6 +112,9 @@ class NoiseSpec(Part):
     def _ordered(self):
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        low, high = (NormalDist(self.p_mean, self.p_std).cdf(log(x)) for x in (self.sigma_min, self.sigma_max))
+        if high - low < 1e-6:
+            raise ValueError(f"[sigma_min, sigma_max] holds {high - low:.1g} of the noise: p_mean or p_std is off")
         return self
 
 
@@ -239,6 +244,12 @@ class TrainingSpec(Part):
         None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
     )
     max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
+
+    @model_validator(mode="after")
+    def _rates_fall(self):
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        return self
 
 
 class ComputeSpec(Part):

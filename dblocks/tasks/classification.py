@@ -5,6 +5,7 @@ Shapes: N images [N, C, H, W], uint8 as stored, float after `normalize`; labels 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from dblocks import seeds
 from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
+from dblocks.errors import TrainingFailed
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
 
@@ -100,6 +102,8 @@ class Classification:
 
     def _metric(self, name: str, value: float, unit: str) -> Metric:
         data = self.spec.data
+        if not math.isfinite(value):
+            raise TrainingFailed(f"{name} on {data.label} is {value}: the trained network gives no numbers")
         return Metric(
             name=name,
             value=value,
