@@ -7,6 +7,8 @@ import torch
 from dblocks.data.characters import ALPHABET
 from dblocks.masking import mask_partition
 from dblocks.metrics.bits_per_character import bigram_entropy, unigram_entropy
+from dblocks.record import read_record
+from dblocks.run import execute
 from dblocks.tasks.masked_text import MaskedPredictor, MaskedText
 
 
@@ -77,3 +79,14 @@ def test_sampled_texts_are_lines_of_letters_and_spaces(task, tmp_path):
     lines = (tmp_path / "samples.txt").read_text().split("\n")[:-1]
     assert [len(line) for line in lines] == [16, 16]
     assert set("".join(lines)) <= set(ALPHABET)
+
+
+def test_a_finished_run_leaves_bits_with_their_error_in_its_record_and_samples_beside_it(austen, text_spec, tmp_path):
+    spec = text_spec("diffusion_blocks", {"training": {"max_steps": 2}})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    record = read_record(execute(tmp_path / "spec.json", austen.folder))
+    bpc = record.metric("bpc")
+    assert bpc.samples == 20 and bpc.standard_error > 0
+    assert record.metric("bigram_entropy").value < record.metric("unigram_entropy").value
+    assert sum(record.evaluations_per_block) == spec.task.sampling_steps
+    assert len((tmp_path / "samples.txt").read_text().splitlines()) == spec.task.samples
