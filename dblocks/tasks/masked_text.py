@@ -72,7 +72,7 @@ class MaskedText:
     @torch.no_grad()
     def evaluate(self, predictors: dict[str, MaskedPredictor]) -> list[Metric]:
         """Bits per character of each predictor, keys prefixed by its name, with each block's part of them; and
-        the entropies of the very text they were read on."""
+        the entropies of the split they were read on."""
         windows, metrics = self.evaluation_windows().long(), []
         for prefix, predictor in predictors.items():
             draws = seeds.generator(self.device, self.spec.seed, "evaluate")
@@ -83,9 +83,10 @@ class MaskedText:
             if predictor.partition.num_blocks > 1:
                 for block, value in enumerate(found.by_block, start=1):
                     metrics.append(self._metric(f"{prefix}bpc_of_block_{block}", value, found.windows))
-        text = windows.flatten().cpu().numpy()
-        metrics.append(self._metric("unigram_entropy", unigram_entropy(text, MASK), len(windows)))
-        metrics.append(self._metric("bigram_entropy", bigram_entropy(text, MASK), len(windows)))
+        # over the whole split, also where fewer windows are evaluated: frequencies of a short text understate them
+        text, count = np.array(self.evaluation_codes), len(self.evaluation_codes) // self.length
+        metrics.append(self._metric("unigram_entropy", unigram_entropy(text, MASK), count))
+        metrics.append(self._metric("bigram_entropy", bigram_entropy(text, MASK), count))
         return metrics
 
     @torch.no_grad()
