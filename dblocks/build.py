@@ -10,19 +10,49 @@ from dblocks import seeds
 from dblocks.config import baseline_steps
 from dblocks.data.prepared import PreparedData
 from dblocks.machine import wants_compile
+from dblocks.masking import mask_partition
 from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
+from dblocks.methods.masked_diffusion import MaskedDiffusion
+from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
-from dblocks.partition import partition_of
-from dblocks.spec import RunSpec
+from dblocks.partition import block_layers, partition_of
+from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tasks.classification import Classification
+from dblocks.tasks.masked_text import MASK, MaskedText
 
 
-def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Classification]:
+def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Any]:
     """(method, task) of a run, weights initialised as a function of the seed."""
+    builders = {"classification": build_classification, "masked_text": build_masked_text}
+    method, task = builders[spec.task.name](spec, data, device)
+    method.network.to(device)
+    if wants_compile(spec.compute, device):
+        # layer by layer: all layers share one compiled graph, whichever blocks they are in
+        for layer in method.network.layers:
+            layer.compile()
+    return method, task
+
+
+def build_masked_text(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[MaskedDiffusion, MaskedText]:
+    """Masked diffusion: the baseline is one block of all layers."""
+    task, method = MaskedText(spec, data, device), spec.method
+    options = {}
+    layers_per_block, overlap = (spec.network.layers,), 0.0
+    if isinstance(method, DiffusionBlocksSpec):
+        layers_per_block, overlap = block_layers(method, spec.network.layers), method.overlap
+        options = {"embedders": method.embedders, "adaln": method.adaln}
+    partition = mask_partition(spec.task.schedule, layers_per_block, overlap)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    network = MaskedLM(spec.network, partition, MASK, **options)
+    return MaskedDiffusion(spec, network, partition, task), task
+
+
+def build_classification(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Classification]:
+    """A ViT, trained in any of the ways there are."""
     task = Classification(spec, data, device)
     shape, classes = task.info.image_shape, task.info.num_classes
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
@@ -39,9 +69,4 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any,
             method = ContrastiveForwardForward(spec, network, task, baseline_steps(spec))
         case "forward_forward":
             method = ForwardForward(spec, LayerwiseViT(spec.network, shape, classes, extra_tokens=1), task)
-    method.network.to(device)
-    if wants_compile(spec.compute, device):
-        # layer by layer: all layers share one compiled graph, whichever blocks they are in
-        for layer in method.network.layers:
-            layer.compile()
     return method, task

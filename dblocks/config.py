@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from dblocks.data.registry import ImageDataset, dataset
-from dblocks.data.sources import fingerprint
+from dblocks.data.registry import ImageDataset, TextDataset, character_splits, dataset
+from dblocks.data.sources import characters_in, fingerprint
 from dblocks.errors import UserError
-from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, DataSpec, Part, RunSpec
+from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, DataSpec, MaskedTextSpec, Part, RunSpec
 from dblocks.versions import versions_of
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
@@ -68,9 +68,12 @@ class CommandLine(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="training.max_steps of every run, to try things out.")
     max_samples: int | None = Field(None, ge=1, description="data.max_evaluation_samples of every run, likewise.")
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
+    override_runs: dict[str, dict[str, Any]] = Field(
+        {}, description="Fields of RunSpec for the runs of one experiment, by its name; they win over `override`."
+    )
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
 
-    @field_validator("override", mode="before")
+    @field_validator("override", "override_runs", mode="before")
     @classmethod
     def _read_scalars(cls, value: Any) -> Any:
         """Snakemake hands nested values over as text: read them as YAML, so that null and 0.1 mean what they say."""
@@ -78,8 +81,8 @@ class CommandLine(BaseModel):
             return {key: cls._read_scalars(part) for key, part in value.items()}
         return yaml.safe_load(value) if isinstance(value, str) else value
 
-    def overrides(self) -> dict[str, Any]:
-        """The part of the command line that changes specs."""
+    def overrides(self, run: str = "") -> dict[str, Any]:
+        """The part of the command line that changes the spec of "<experiment>/<variant>"."""
         fields = dict(self.override)
         if self.device is not None:
             fields = merge(fields, {"compute": {"device": self.device}})
@@ -87,7 +90,7 @@ class CommandLine(BaseModel):
             fields = merge(fields, {"training": {"max_steps": self.max_steps}})
         if self.max_samples is not None:
             fields = merge(fields, {"data": {"max_evaluation_samples": self.max_samples}})
-        return fields
+        return merge(fields, self.override_runs.get(run.partition("/")[0], {}))
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,20 +198,25 @@ def resolve(
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
-    check_images(spec, place)
+    check_data_fits(spec, place)
     return spec
 
 
-def check_images(spec: RunSpec, place: str) -> None:
-    """Raises: UserError if the data set has no images, or patches do not tile them."""
+def check_data_fits(spec: RunSpec, place: str) -> None:
+    """Raises: UserError if the data set is not what the task reads, or patches do not tile its images."""
     info = dataset(spec.data.name)
-    if not isinstance(info, ImageDataset):
-        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
-    _, height, width = info.image_shape
-    if height % spec.network.patch_size or width % spec.network.patch_size:
-        raise UserError(
-            f"{place}: network.patch_size: {spec.network.patch_size} does not divide images of {height}×{width}"
-        )
+    if isinstance(spec.task, MaskedTextSpec):
+        fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
+    else:
+        fits, wanted = isinstance(info, ImageDataset), "images"
+    if not fits:
+        raise UserError(f"{place}: data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
+    if isinstance(info, ImageDataset):
+        _, height, width = info.image_shape
+        if height % spec.network.patch_size or width % spec.network.patch_size:
+            raise UserError(
+                f"{place}: network.patch_size: {spec.network.patch_size} does not divide images of {height}×{width}"
+            )
 
 
 def canonical_json(value: Any) -> str:
@@ -226,7 +234,7 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     content["fingerprint"] = data_fingerprint(spec.data)
-    content["versions"] = versions_of(spec.task, spec.network.name, spec.method.name)
+    content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -246,10 +254,18 @@ def run_name(spec: RunSpec) -> str:
     return f"{spec.experiment}-{spec.variant}-{identity(spec)[:8]}"
 
 
+def training_samples(spec: RunSpec) -> int:
+    """Images of the training split, or disjoint windows in the training part of a text."""
+    info = dataset(spec.data.name)
+    if isinstance(spec.task, MaskedTextSpec):
+        characters = info.characters or characters_in(Path(spec.data.path))
+        return character_splits(characters)[0] // spec.task.length
+    return info.train_size if spec.data.train_split == "train" else info.fit_size()
+
+
 def steps_per_epoch(spec: RunSpec) -> int:
     """n_train // batch_size; the last incomplete batch is dropped."""
-    info = dataset(spec.data.name)
-    size = info.train_size if spec.data.train_split == "train" else info.fit_size()
+    size = training_samples(spec)
     steps = size // spec.training.batch_size
     if steps == 0:
         raise UserError(
@@ -279,6 +295,12 @@ def total_steps(spec: RunSpec) -> int:
 
 
 def budget_fraction(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> float:
-    """Training samples seen, as a fraction of those of the same row at the paper's scale."""
+    """Training samples (of a text: characters) seen, as a fraction of those of the same row at the paper's scale."""
     paper = resolve(f"{spec.experiment}/{spec.variant}", "paper", config_dir=config_dir)
-    return total_steps(spec) * spec.training.batch_size / (total_steps(paper) * paper.training.batch_size)
+    return training_volume(spec) / training_volume(paper)
+
+
+def training_volume(spec: RunSpec) -> int:
+    """Samples, or characters of a text, that training sees in all."""
+    length = spec.task.length if isinstance(spec.task, MaskedTextSpec) else 1
+    return total_steps(spec) * spec.training.batch_size * length

@@ -100,12 +100,16 @@ def noise_distribution(spec: NoiseSpec) -> NoiseDistribution:
     return NoiseDistribution(spec.p_mean, spec.p_std, spec.sigma_min, spec.sigma_max)
 
 
+def block_layers(spec: DiffusionBlocksSpec, num_layers: int) -> tuple[int, ...]:
+    """Layers of block 0, 1, … of a network of `num_layers`: as given, or cut evenly."""
+    return tuple(spec.layers_per_block or (num_layers // spec.num_blocks,) * spec.num_blocks)
+
+
 def partition_of(spec: DiffusionBlocksSpec, num_layers: int) -> Partition:
     """The partition a DiffusionBlocksSpec describes, for a network of `num_layers` layers."""
-    per_block = spec.layers_per_block or (num_layers // spec.num_blocks,) * spec.num_blocks
     return Partition(
         boundaries=BOUNDARIES[spec.partition](noise_distribution(spec.noise), spec.num_blocks),
-        layers_per_block=tuple(per_block),
+        layers_per_block=block_layers(spec, num_layers),
         overlap=spec.overlap,
         exact_mass=spec.partition == "equi_probability",
         tie_rule=spec.sampling.tie_rule,

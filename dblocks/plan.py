@@ -199,7 +199,7 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
         for row in table.rows:
             if row.run in run_of or row.run in skipped:
                 continue
-            spec = resolve(row.run, command_line.scale, 0, command_line.overrides(), config_dir)
+            spec = resolve(row.run, command_line.scale, 0, command_line.overrides(row.run), config_dir)
             if spec.data.name in command_line.skip:
                 skipped[row.run] = spec.data.name
                 continue

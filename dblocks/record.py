@@ -25,7 +25,10 @@ class Metric(Part):
     unit: str
     dataset: str
     split: str = Field(description="Where it was read: test or validation.")
-    samples: int = Field(ge=1, description="Samples it was computed over.")
+    samples: int = Field(ge=1, description="Samples it was computed over; of a text: windows.")
+    standard_error: float | None = Field(
+        None, ge=0, description="Standard error of the value over those samples; None: not estimated."
+    )
 
 
 class Machine(Part):

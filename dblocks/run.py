@@ -115,10 +115,11 @@ def train_and_evaluate(
     start = time.monotonic()
     with autocast(spec.compute, device):
         metrics = task.evaluate(method.predictors())
+        task.write_samples(method.predictors(), folder)
     record = Record(
         identity=identity(spec),
         spec=spec,
-        code_versions=versions_of(spec.task, spec.network.name, spec.method.name),
+        code_versions=versions_of(spec.task.name, spec.network.name, spec.method.name),
         data_checksum=data.checksum(),
         metrics=metrics,
         evaluations_per_block=method.evaluations_per_block(),

@@ -11,7 +11,7 @@ from math import log
 from statistics import NormalDist
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Part(BaseModel):
@@ -75,6 +75,25 @@ class ViTSpec(Part):
     def _heads_divide_width(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class MaskedLMSpec(Part):
+    """Transformer over characters with rotary positions and time conditioning, sizes of Table 3 by default."""
+
+    name: Literal["masked_lm"] = "masked_lm"
+    layers: int = Field(12, ge=1)
+    width: int = Field(768, ge=1)
+    heads: int = Field(12, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    rotary_base: float = Field(10000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    time_scale: float = Field(1000.0, gt=0, description="Factor on t before its sinusoidal embedding.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
         return self
 
 
@@ -259,11 +278,52 @@ class ResourceSpec(Part):
     gpu: int = Field(0, ge=0)
 
 
-Network = ViTSpec
+class ClassificationSpec(Part):
+    """Labels from inputs; accuracy."""
+
+    name: Literal["classification"] = "classification"
+
+
+class MaskedTextSpec(Part):
+    """Masked diffusion on characters (MD4, Shi et al. 2024); bits per character."""
+
+    name: Literal["masked_text"] = "masked_text"
+    length: int = Field(256, ge=2, description="Characters of a window, in training and evaluation.")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="Masking schedule α(t).")
+    evaluation_times: int = Field(16, ge=16, description="Times t per evaluated window, stratified over [0, 1].")
+    samples: int = Field(16, ge=1, description="Texts sampled at the end, written beside the record.")
+    sampling_steps: int = Field(256, ge=1, description="Steps of the ancestral sampler.")
+    sampling_grid: Literal["cosine", "equal_mass"] = Field(
+        "cosine", description="Times of the sampler: cos(π/2·i/steps) (MD4's), or equal steps in α."
+    )
+
+
+Task = Annotated[ClassificationSpec | MaskedTextSpec, Field(discriminator="name")]
+Network = Annotated[ViTSpec | MaskedLMSpec, Field(discriminator="name")]
 Method = Annotated[
     EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
     Field(discriminator="name"),
 ]
+
+
+PARTS_OF_TASK = {
+    "classification": {
+        "network": ("vit",),
+        "method": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
+    },
+    "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
+}
+# what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
+MASKED_FIELDS = {
+    "name",
+    "num_blocks",
+    "layers_per_block",
+    "overlap",
+    "block_order",
+    "embedders",
+    "target_table",
+    "adaln",
+}
 
 
 class RunSpec(Part):
@@ -273,7 +333,7 @@ class RunSpec(Part):
     variant: str = Field(pattern=r"^[a-z0-9_]+$")
     scale: str = Field(pattern=r"^[a-z0-9_]+$")
     seed: int = Field(0, ge=0)
-    task: Literal["classification"] = "classification"
+    task: Task = ClassificationSpec()
     data: DataSpec
     augment: AugmentSpec = AugmentSpec()
     network: Network
@@ -297,6 +357,26 @@ class RunSpec(Part):
                     f"network.layers {layers} cannot be cut evenly into {method.num_blocks} blocks: "
                     "give method.layers_per_block"
                 )
+        return self
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _by_name(cls, task):
+        """A task may be given by its name alone."""
+        return {"name": task} if isinstance(task, str) else task
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        """A task's networks and methods; nothing is set that its methods would not read."""
+        fits = PARTS_OF_TASK[self.task.name]
+        for section in ("network", "method"):
+            name = getattr(self, section).name
+            if name not in fits[section]:
+                raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
+        if isinstance(self.task, MaskedTextSpec) and isinstance(self.method, DiffusionBlocksSpec):
+            for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
+                if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
+                    raise ValueError(f"method.{field}: has no meaning for masks (task masked_text); leave it out")
         return self
 
     @property

@@ -41,7 +41,7 @@ class Column(Part):
     metric: str = Field(description="Metric key in the records.")
     label: str
     unit: str
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
 
 

@@ -9,11 +9,13 @@ COMPONENTS = {
     "data.prepare": 1,
     "data.augment": 1,
     "network.vit": 1,
+    "network.masked_lm": 1,
     "method.end_to_end": 1,
     "method.diffusion_blocks": 1,
     "method.forward_forward": 1,
     "method.contrastive_forward_forward": 1,
     "task.classification": 1,
+    "task.masked_text": 1,
 }
 
 

@@ -38,6 +38,38 @@ def digits(digits_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def austen(tmp_path_factory: pytest.TempPathFactory):
+    """PreparedData of the embedded text, prepared once a session; read only."""
+    from dblocks.data.prepare import prepare
+    from dblocks.data.prepared import PreparedData
+
+    return PreparedData(prepare("austen", None, tmp_path_factory.mktemp("data") / "austen").parent)
+
+
+@pytest.fixture(scope="session")
+def text_spec() -> Callable[..., Any]:
+    """text_spec(method, {section: {field: value}}): a RunSpec on the embedded text whose steps take milliseconds."""
+    from dblocks.config import merge
+    from dblocks.spec import RunSpec
+
+    def make(method: str = "diffusion_blocks", over: Mapping[str, Any] | None = None) -> RunSpec:
+        fields = {
+            "experiment": "mdm",
+            "variant": method,
+            "scale": "smoke",
+            "task": {"name": "masked_text", "length": 16, "samples": 2, "sampling_steps": 8},
+            "data": {"name": "austen", "max_evaluation_samples": 20},
+            "network": {"name": "masked_lm", "layers": 3, "width": 16, "heads": 2, "mlp_ratio": 2.0, "dropout": 0.0},
+            "method": {"name": method},
+            "training": {"epochs": 1, "batch_size": 8, "learning_rate": 2e-3},
+            "compute": {"device": "cpu"},
+        }
+        return RunSpec.model_validate(merge(fields, over or {}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_spec() -> Callable[..., Any]:
     """tiny_spec(method, {section: {field: value}}): a RunSpec on digits whose steps take milliseconds."""
     from dblocks.config import merge
@@ -50,7 +82,15 @@ def tiny_spec() -> Callable[..., Any]:
             "scale": "smoke",
             "data": {"name": "digits"},
             "augment": {"crop_padding": 1},
-            "network": {"layers": 3, "width": 16, "heads": 2, "patch_size": 4, "mlp_ratio": 2.0, "dropout": 0.0},
+            "network": {
+                "name": "vit",
+                "layers": 3,
+                "width": 16,
+                "heads": 2,
+                "patch_size": 4,
+                "mlp_ratio": 2.0,
+                "dropout": 0,
+            },
             "method": {"name": method},
             "training": {"epochs": 1, "batch_size": 16, "learning_rate": 2e-3},
             "compute": {"device": "cpu"},

@@ -152,7 +152,8 @@ def test_moving_the_tolerance_of_a_shipped_claim_flips_its_verdict(shipped):
     ]
 
     def outcome(shift: float) -> str:
-        return judge(shipped.model_copy(update={side: bound + sign * shift}), cells, False).outcome
+        moved = shipped.model_copy(update={side: bound + sign * shift, "metric": COLUMN.metric})
+        return judge(moved, cells, False).outcome
 
     assert [outcome(shift) for shift in (0.0, 1.0, 2.0)] == ["holds", "undecided", "fails"]
 

@@ -196,7 +196,7 @@ WHOLE = {
     "augment": {"rand_augment": {"num_ops": 1}},
     "compute": {"device": "cpu"},
 }
-WHOLE_METHOD = {"vit/diffusion_blocks": {"method": {"layers_per_block": [2, 4, 6]}}}
+WHOLE_METHOD = {run: {"method": {"layers_per_block": [2, 4, 6]}} for run in RUNS if run.endswith("/diffusion_blocks")}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -231,7 +231,7 @@ def test_threads_count_only_where_bits_depend_on_them():
 @pytest.mark.parametrize("run", RUNS)
 def test_a_raised_code_version_is_another_identity_for_what_depends_on_it(run, monkeypatch):
     spec = resolve(run, "smoke")
-    before, own = identity(spec), versions_of(spec.task, spec.network.name, spec.method.name)
+    before, own = identity(spec), versions_of(spec.task.name, spec.network.name, spec.method.name)
     for part in COMPONENTS:
         with monkeypatch.context() as patch:
             patch.setitem(COMPONENTS, part, COMPONENTS[part] + 1)
@@ -296,6 +296,28 @@ def test_an_epoch_drops_the_incomplete_batch():
     assert steps_per_epoch(fit) == 45_000 // 128
 
 
+def test_an_epoch_of_text_is_its_disjoint_windows_and_its_budget_counts_characters():
+    spec = resolve("mdm/end_to_end", "paper")
+    assert steps_per_epoch(spec) == 90_000_000 // 256 // 256
+    assert total_steps(spec) == 100 * 1373
+    halved = resolve("mdm/end_to_end", "paper", overrides={"task": {"length": 128}, "training": {"batch_size": 512}})
+    assert budget_fraction(halved) == pytest.approx(1, abs=1e-3)
+
+
+def test_steps_on_a_users_own_text_follow_its_length(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "own.txt").write_text("Aa! " * 5000)
+    data = {"name": "characters", "path": str(tmp_path / "own.txt")}
+    spec = resolve("mdm/end_to_end", "smoke", overrides={"data": data})
+    assert steps_per_epoch(spec) == 15_000 * 9 // 10 // 64 // spec.training.batch_size
+
+
+def test_overrides_of_one_experiment_leave_the_others_alone():
+    line = CommandLine(override={"training": {"epochs": 3}}, override_runs={"mdm": {"training": {"epochs": "2"}}})
+    assert line.overrides("mdm/end_to_end") == {"training": {"epochs": 2}}
+    assert line.overrides("vit/end_to_end") == line.overrides() == {"training": {"epochs": 3}}
+
+
 @given(st.integers(1, 10**6))
 def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
     for run in ("vit/diffusion_blocks", "vit/contrastive_forward_forward"):
@@ -322,6 +344,13 @@ def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
         ("vit/diffusion_blocks", {"method": {"noise": {"sigma_min": 90.0}}}, ["sigma_min", "90"]),
         ("vit/diffusion_blocks", {"method": {"num_blocks": 5}}, ["layers", "5 blocks"]),
         ("vit/end_to_end", {"data": {"evaluation_split": "validation"}}, ["train_split"]),
+        ("vit/end_to_end", {"task": "masked_text"}, ["network.name", "vit", "masked_lm"]),
+        ("mdm/end_to_end", {"data": {"name": "digits"}}, ["data.name", "digits", "characters"]),
+        ("mdm/end_to_end", {"network": {"width": 66}}, ["width 66", "heads 4"]),
+        ("mdm/end_to_end", {"method": {"name": "forward_forward"}}, ["method.name", "forward_forward"]),
+        ("mdm/end_to_end", {"task": {"evaluation_times": 4}}, ["task", "evaluation_times", "16"]),
+        ("mdm/diffusion_blocks", {"method": {"weighting": "paper"}}, ["method.weighting", "masks"]),
+        ("mdm/diffusion_blocks", {"method": {"noise": {"sigma_max": 10.0}}}, ["method.noise", "masks"]),
     ],
 )
 def test_refused_in_one_line(run, overrides, said):

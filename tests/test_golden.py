@@ -21,9 +21,16 @@ RUNS = [f"{name}/{variant}" for name, experiment in load_experiments().items() f
 TOLERANCE = 1e-3
 
 
+def prepared(run: str, folder: Path) -> Path:
+    """The data of a run at scale smoke, prepared below `folder` unless it is there."""
+    name = resolve(run, "smoke").data.name
+    return folder / name if (folder / name).exists() else prepare(name, None, folder / name).parent
+
+
 def short_run(run: str, folder: Path, data: Path) -> dict:
     """Losses of six steps, the versions behind them, and the names of the metrics."""
     overrides = {"training": {"max_steps": 6}, "compute": {"device": "cpu"}, "logging": {"log_every": 1}}
+    overrides["data"] = {"max_evaluation_samples": 50}
     spec = resolve(run, "smoke", 0, overrides)
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text(spec.model_dump_json())
@@ -36,10 +43,16 @@ def short_run(run: str, folder: Path, data: Path) -> dict:
     }
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Where the runs' data is prepared, once for all of them."""
+    return tmp_path_factory.mktemp("golden-data")
+
+
 @pytest.mark.parametrize("run", RUNS)
-def test_numbers_change_only_with_a_version(run, digits_folder, tmp_path):
+def test_numbers_change_only_with_a_version(run, data, tmp_path):
     golden = json.loads((GOLDEN / f"{run.replace('/', '-')}.json").read_text())
-    found = short_run(run, tmp_path / "run", digits_folder)
+    found = short_run(run, tmp_path / "run", prepared(run, data))
     assert found["versions"] == golden["versions"], "a version was raised: run `python -m tests.test_golden`"
     assert found["metrics"] == golden["metrics"]
     for step, (new, old) in enumerate(zip(found["losses"], golden["losses"], strict=True)):
@@ -49,10 +62,9 @@ def test_numbers_change_only_with_a_version(run, digits_folder, tmp_path):
 def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        data = prepare("digits", None, Path(name) / "digits").parent
         for run in RUNS:
             key = run.replace("/", "-")
-            text = json.dumps(short_run(run, Path(name) / key, data), indent=1)
+            text = json.dumps(short_run(run, Path(name) / key, prepared(run, Path(name) / "data")), indent=1)
             (GOLDEN / f"{key}.json").write_text(text + "\n")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dblocks.data.prepared import NpyWriter
-from dblocks.data.registry import TextDataset
+from dblocks.data.registry import TextDataset, character_splits
 from dblocks.data.text import chunks
 from dblocks.errors import UserError
 
@@ -61,10 +61,12 @@ def write_characters(info: TextDataset, files: list[Path], folder: Path) -> dict
         raise UserError(f"{files[0]}: sha256 of the text is {digest}, {info.name} has {info.content}; get it again")
     everything = folder / "all.npy"
     with NpyWriter(everything, "uint8") as writer:
-        for codes in (encode_as_is if clean else encode)(chunks(files)):
+        for codes in _codes(files, clean):
             writer.append(codes)
     total = writer.count
-    ends = [0, total * 90 // 100, total * 95 // 100, total]
+    if info.characters is not None and total != info.characters:
+        raise UserError(f"{files[0]}: {total} characters, {info.name} has {info.characters}")
+    ends = [0, *character_splits(total)]
     if min(np.diff(ends)) < 1:
         raise UserError(f"{files[0]}: {total} characters are too few for three splits")
     codes = np.load(everything, mmap_mode="r")
@@ -72,6 +74,15 @@ def write_characters(info: TextDataset, files: list[Path], folder: Path) -> dict
         np.save(folder / f"{split}.npy", codes[start:end])
     everything.unlink()
     return {"text_sha256": digest, "characters": total, "already_clean": clean}
+
+
+def cleaned_codes(files: list[Path]) -> Iterator[np.ndarray]:
+    """The codes uint8 of a text in pieces, as `write_characters` writes them."""
+    return _codes(files, _inspect(files)[1])
+
+
+def _codes(files: list[Path], clean: bool) -> Iterator[np.ndarray]:
+    return (encode_as_is if clean else encode)(chunks(files))
 
 
 def _inspect(files: list[Path]) -> tuple[str, bool]:

@@ -54,6 +54,14 @@ DIGITS = Origin(
     about=True,
     tables="1 (smoke)",
 )
+AUSTEN = Origin(
+    "Sense and Sensibility (1811), Pride and Prejudice (1813), Mansfield Park (1814) and Emma (1815) by Jane Austen, "
+    "from CRAN's package janeaustenr 1.0.0 (Silge), which has them from Project Gutenberg",
+    "public domain; the package MIT",
+    prepared_bytes=3_006_000,
+    about=True,
+    tables="3 (smoke)",
+)
 CIFAR100 = Origin(
     "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
     "no explicit licence; distributed for research, cite the report",

@@ -66,7 +66,9 @@ class TextDataset:
             `sentences` (one a line).
         fingerprint: as above; None: general, the content is whatever file the user names.
         content: SHA-256 of the text, decompressed; None: not known, not enforced.
+        characters: length of the cleaned text, of kind `characters`; None: counted when it is known.
         plain_file: name of the uncompressed text inside the data directory.
+        packaged: name of the text in dblocks/data/corpus, for an embedded one.
         records: documents or sentences of (train, test) before the validation part is taken; test is None
             where the source has no test part and one is cut by hash.
     """
@@ -75,7 +77,9 @@ class TextDataset:
     kind: Literal["characters", "documents", "sentences"]
     fingerprint: str | None = None
     content: str | None = None
+    characters: int | None = None
     plain_file: str | None = None
+    packaged: str | None = None
     records: tuple[int, int | None] | None = None
     origin: Origin = origins.OWN_TEXT
     embedded: bool = False
@@ -115,6 +119,16 @@ DATASETS: dict[str, Dataset] = {
                 "labels",
             ),
         ),
+        TextDataset(
+            "austen",
+            "characters",
+            "austen-1",
+            content="a66a8f8c9d28a0909a6f78ca8774a1a093ed74286084fb8940c82b453c53b912",
+            characters=3_005_646,
+            packaged="austen.txt.xz",
+            origin=origins.AUSTEN,
+            embedded=True,
+        ),
         TextDataset("characters", "characters"),
         TextDataset("documents", "documents"),
         TextDataset("sentences", "sentences"),
@@ -123,6 +137,7 @@ DATASETS: dict[str, Dataset] = {
             "characters",
             "text8-1",
             content="6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+            characters=100_000_000,
             plain_file="text8",
             origin=origins.TEXT8,
         ),
@@ -130,6 +145,11 @@ DATASETS: dict[str, Dataset] = {
         TextDataset("openwebtext", "documents", "openwebtext-1", records=(8_013_769, None), origin=origins.OPENWEBTEXT),
     )
 }
+
+
+def character_splits(total: int) -> tuple[int, int, int]:
+    """Where train, validation and test of a text of `total` characters end: 90, 95 and 100 % by position."""
+    return total * 90 // 100, total * 95 // 100, total
 
 
 def dataset(name: str) -> Dataset:

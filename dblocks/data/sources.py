@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from dblocks.data.registry import DATASETS, Dataset, ImageDataset, dataset
 from dblocks.errors import UserError
 
 NPY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+CORPUS = Path(__file__).parent / "corpus"
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 
 
@@ -54,7 +56,7 @@ def parquet_shards(folder: Path, split: str) -> list[Path]:
 def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
     """The first of: embedded, .npy files, parquet files, plain text, official archive; None if there is none."""
     if info.embedded:
-        return Source("embedded", Path())
+        return Source("embedded", CORPUS / packaged if (packaged := getattr(info, "packaged", None)) else Path())
     if data_dir is None:
         return None
     folder, archive = data_dir / info.name, info.origin.archive
@@ -187,14 +189,30 @@ def checked_title(path: Path, title: str | None) -> str:
 
 def _content(path: Path, cache: Path) -> str:
     files = text_files(path)
-    sums = _cached_sums(files, cache)
+    sums = _cached(files, cache, "", sha256_of)
     if not path.is_dir():
         return sums[0]
     lines = [f"{digest}  {file.relative_to(path).as_posix()}\n" for digest, file in zip(sums, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _cached_sums(files: list[Path], cache: Path) -> list[str]:
+def characters_in(path: Path, cache: Path | None = None) -> int:
+    """How many characters a user's text has once it is cleaned; counted once, as its checksum is taken once."""
+    path = Path(path).expanduser()
+    # one text: the cleaned files are joined by a space, so they are counted together
+    files = text_files(path)
+    name = ":characters" if len(files) == 1 else f":characters in {_content(path, cache or _default_cache())}"
+    return int(_cached(files[:1], cache or _default_cache(), name, lambda _: str(_count_characters(files)))[0])
+
+
+def _count_characters(files: list[Path]) -> int:
+    from dblocks.data.characters import cleaned_codes
+
+    return sum(len(codes) for codes in cleaned_codes(files))
+
+
+def _cached(files: list[Path], cache: Path, kind: str, compute: Callable[[Path], str]) -> list[str]:
+    """`compute` of each file, remembered by path, size, time and `kind`."""
     try:
         known = dict(json.loads(cache.read_text()))
     except (OSError, ValueError, TypeError):
@@ -202,9 +220,9 @@ def _cached_sums(files: list[Path], cache: Path) -> list[str]:
     sums, before = [], len(known)
     for file in files:
         status = file.stat()
-        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}{kind}"
         if not isinstance(known.get(key), str):
-            known[key] = sha256_of(file)
+            known[key] = compute(file)
         sums.append(known[key])
     if len(known) != before:
         with contextlib.suppress(OSError):  # a home directory that cannot be written costs time, nothing else

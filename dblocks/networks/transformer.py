@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, [N, T, D] → [N, T, D]; every token sees every token."""
+    """Multi-head self-attention, [N, T, D] → [N, T, D]; every token sees every token.
+
+    With `rotation`, cosines and sines of `RotaryPositions`, queries and keys are turned by their positions.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__()
@@ -21,11 +24,33 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.out(x.transpose(1, 2).reshape(n, t, d))
+
+
+class RotaryPositions(nn.Module):
+    """Rotary positions (Su et al. 2021): cosines and sines [T, head width / 2] of position × rate."""
+
+    def __init__(self, head_width: int, base: float = 10000.0):
+        super().__init__()
+        rates = base ** (-torch.arange(0, head_width, 2) / head_width)
+        self.register_buffer("rates", rates, persistent=False)
+
+    def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        angles = torch.arange(length, device=device)[:, None] * self.rates
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the pairs (x_i, x_{i + D/2}) of x [..., T, D] by their angles [T, D/2]; dtype is kept."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+    return turned.to(x.dtype)
 
 
 class Mlp(nn.Module):
@@ -74,12 +99,14 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.modulation = Modulation(width, 6, adaln) if adaln else None
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         if self.modulation is None:
-            x = x + self.dropout(self.attention(self.norm1(x)))
+            x = x + self.dropout(self.attention(self.norm1(x), rotation))
             return x + self.dropout(self.mlp(self.norm2(x)))
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
-        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1)))
+        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1), rotation))
         return x + gate2 * self.dropout(self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
 

@@ -57,8 +57,8 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
 
 
 def _heading(column: Column) -> str:
-    arrow = "↑" if column.better == "higher" else "↓"
-    return f"{column.label} ({column.unit}) {arrow}"
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[column.better]
+    return f"{column.label} ({column.unit}){arrow}"
 
 
 def _paper_text(paper: float | None, cell: Cell) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -90,6 +91,9 @@ class Classification:
             if predictor.logits:
                 metrics.append(self._metric(f"{prefix}ce", F.cross_entropy(scores.double(), labels).item(), "nats"))
         return metrics
+
+    def write_samples(self, predictors: dict[str, Predictor], folder: Path) -> None:
+        """Nothing: labels make no samples to look at."""
 
     def _scores(self, predictor: Predictor, start: int) -> Tensor:
         images = _to_device(self.test_images[start : start + EVALUATION_BATCH], self.device)

@@ -111,7 +111,7 @@ def record_of(spec: RunSpec, values: Mapping[str, float]) -> Record:
     return Record(
         identity=identity(spec),
         spec=spec,
-        code_versions=versions_of(spec.task, spec.network.name, spec.method.name),
+        code_versions=versions_of(spec.task.name, spec.network.name, spec.method.name),
         data_checksum="0" * 64,
         metrics=[
             Metric(name=name, value=value, unit=UNITS.get(name, "%"), dataset=spec.data.name, split="test", samples=360)
