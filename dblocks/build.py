@@ -13,15 +13,57 @@ from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForwar
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
+from dblocks.networks.autoencoder import Autoencoder
+from dblocks.networks.dit import DiTDenoiser
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import partition_of
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification
+from dblocks.tasks.image_generation import ImageGeneration, Needs
+from dblocks.tasks.image_reconstruction import ImageReconstruction
 
 
-def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Classification]:
-    """(method, task) of a run, weights initialised as a function of the seed."""
+def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None) -> tuple[Any, Any]:
+    """(method, task) of a run, weights initialised as a function of the seed.
+
+    Args:
+        needs: what its evaluation reads besides the data.
+    """
+    makers = {
+        "classification": build_classification,
+        "image_generation": build_image_generation,
+        "image_reconstruction": build_image_reconstruction,
+    }
+    method, task = makers[spec.task](spec, data, device, needs or Needs())
+    method.network.to(device)
+    return method, task
+
+
+def build_image_generation(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, ImageGeneration]:
+    """A DiT cut into blocks; with one block it is the whole network, trained end to end."""
+    task = ImageGeneration(spec, data, device, needs)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    partition = partition_of(spec.method, spec.network.layers)
+    parts = (partition, task.shape, task.info.num_classes, task.sigma_data())
+    return DiffusionBlocksMethod(spec, DiTDenoiser(spec.network, spec.method, *parts), task), task
+
+
+def build_image_reconstruction(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, ImageReconstruction]:
+    """A small autoencoder."""
+    task = ImageReconstruction(spec, data, device)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    return EndToEnd(Autoencoder(spec.network, task.info.image_shape), task), task
+
+
+def build_classification(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, Classification]:
+    """A ViT, as its method wants it."""
     task = Classification(spec, data, device)
     shape, classes = task.info.image_shape, task.info.num_classes
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
@@ -38,5 +80,4 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any,
             method = ContrastiveForwardForward(spec, network, task, baseline_steps(spec))
         case "forward_forward":
             method = ForwardForward(spec, LayerwiseViT(spec.network, shape, classes, extra_tokens=1), task)
-    method.network.to(device)
     return method, task

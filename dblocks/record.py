@@ -27,11 +27,16 @@ class Metric(Part):
     dataset: str
     split: str = Field(description="Where it was read: test or validation.")
     samples: int = Field(ge=1, description="Samples it was computed over.")
+    values: tuple[float, ...] | None = Field(None, description="All evaluations, where `value` is the least of them.")
+    mean: float | None = Field(None, description="Their mean.")
+    extractor: str | None = Field(None, description="Where the features come from, and their checksum.")
+    reference: int | None = Field(None, description="Images of the split that the samples are compared with.")
 
-    @field_validator("value")
+    @field_validator("value", "values", "mean")
     @classmethod
-    def _finite(cls, value: float) -> float:
-        if not math.isfinite(value):
+    def _finite(cls, value: Any) -> Any:
+        given = () if value is None else value if isinstance(value, tuple) else (value,)
+        if not all(map(math.isfinite, given)):
             raise ValueError("not a finite number: a missing value is left out, never written")
         return value
 

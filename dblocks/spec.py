@@ -72,6 +72,33 @@ class ViTSpec(Part):
         return self
 
 
+class DiTSpec(Part):
+    """Diffusion Transformer (Peebles & Xie 2023), S/2 by default."""
+
+    name: Literal["dit"] = "dit"
+    layers: int = Field(12, ge=1)
+    width: int = Field(384, ge=4, multiple_of=4, description="A multiple of 4: half of the positions per axis.")
+    heads: int = Field(6, ge=1)
+    patch_size: int = Field(2, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    label_dropout: float = Field(0.1, ge=0, le=1, description="Share of training labels replaced by the null class.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class AutoencoderSpec(Part):
+    """A small convolutional autoencoder, the stand-in for a published one where that cannot be had."""
+
+    name: Literal["autoencoder"] = "autoencoder"
+    layers: int = Field(1, ge=1, description="Stages, each of which halves the image's sides.")
+    width: int = Field(32, ge=1, description="Channels of the hidden convolutions.")
+    latent_channels: int = Field(4, ge=1)
+
+
 class NoiseSpec(Part):
     """log σ ~ N(p_mean, p_std²), truncated to [sigma_min, sigma_max]; EDM preconditioning (paper, Section 3)."""
 
@@ -79,8 +106,10 @@ class NoiseSpec(Part):
     p_std: float = Field(1.2, gt=0)
     sigma_min: float = Field(0.002, gt=0)
     sigma_max: float = Field(80.0, gt=0)
-    sigma_data: Literal["paper", "embedding_rms"] = Field(
-        "paper", description="0.5 as in the paper, or the per-dimension RMS 1/√d of unit-norm embeddings."
+    sigma_data: Literal["paper", "embedding_rms", "data_rms"] = Field(
+        "paper",
+        description="0.5 as in the paper; the per-dimension RMS 1/√d of unit-norm embeddings; or the RMS measured on "
+        "training images or latents.",
     )
 
     @model_validator(mode="after")
@@ -215,6 +244,9 @@ class TrainingSpec(Part):
     ema_half_life: float | None = Field(
         None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
     )
+    ema_ramp: float | None = Field(
+        None, gt=0, description="The half-life is at most this share of the samples seen so far (EDM: 0.05)."
+    )
     max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
 
 
@@ -244,7 +276,58 @@ class ResourceSpec(Part):
     gpu: int = Field(0, ge=0)
 
 
-Network = ViTSpec
+class LatentsSpec(Part):
+    """Diffusion in the latent space of a frozen autoencoder; images are encoded once, samples are decoded."""
+
+    autoencoder: str = Field(
+        "sd-vae-ft-ema", description="Published weights by name, or the <experiment>/<variant> that trains one."
+    )
+    autoencoder_identity: str | None = Field(None, description="Identity of that run; filled in when resolved.")
+    scale: Literal["sd", "sd_half", "unit", "half"] = Field(
+        "sd",
+        description="Factor on latents: 0.18215 (Stable Diffusion's, deviation about 1), half of it, or whatever gives "
+        "the training latents deviation 1 or 0.5.",
+    )
+
+
+class GenerationSpec(Part):
+    """What an image generator is evaluated by. Belongs to task image_generation alone."""
+
+    samples: int = Field(50_000, ge=2, description="Images drawn for one evaluation, labels uniformly at random.")
+    repeats: int = Field(3, ge=1, description="Evaluations, each of its own samples; the least FID counts (EDM).")
+    batch_size: int = Field(500, ge=1, description="Images drawn together, one file a batch.")
+    guidance: float = Field(2.0, ge=0, description="Classifier-free guidance scale on D at every σ; 1 is none.")
+    extractor: Literal["inception", "classifier"] = Field(
+        "inception", description="Features of FID: Inception 2015, or a classifier trained on the same data."
+    )
+    classifier: str | None = Field(None, description="The <experiment>/<variant> that trains the classifier.")
+    classifier_identity: str | None = Field(None, description="Identity of that run; filled in when resolved.")
+    kid_subsets: int = Field(100, ge=1)
+    kid_subset_size: int = Field(1000, ge=2, description="Cut to the smaller of the two sets.")
+    latents: LatentsSpec | None = Field(None, description="Diffuse latents instead of pixels.")
+
+    @model_validator(mode="after")
+    def _classifier_is_named(self):
+        if self.extractor == "classifier" and self.classifier is None:
+            raise ValueError("extractor 'classifier' needs classifier: the <experiment>/<variant> that trains it")
+        return self
+
+    def needed_runs(self) -> dict[str, str]:
+        """The runs whose weights this one reads, by role: `extractor`, `autoencoder`."""
+        runs = {"extractor": self.classifier} if self.extractor == "classifier" else {}
+        if self.latents is not None and "/" in self.latents.autoencoder:
+            runs["autoencoder"] = self.latents.autoencoder
+        return runs
+
+    def needed_weights(self) -> dict[str, str]:
+        """The published weights this run reads, by role."""
+        weights = {"extractor": "inception"} if self.extractor == "inception" else {}
+        if self.latents is not None and "/" not in self.latents.autoencoder:
+            weights["autoencoder"] = self.latents.autoencoder
+        return weights
+
+
+Network = Annotated[ViTSpec | DiTSpec | AutoencoderSpec, Field(discriminator="name")]
 Method = Annotated[
     EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
     Field(discriminator="name"),
@@ -258,12 +341,13 @@ class RunSpec(Part):
     variant: str = Field(pattern=r"^[a-z0-9_]+$")
     scale: str = Field(pattern=r"^[a-z0-9_]+$")
     seed: int = Field(0, ge=0)
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "image_generation", "image_reconstruction"] = "classification"
     data: DataSpec
     augment: AugmentSpec = AugmentSpec()
     network: Network
     method: Method
     training: TrainingSpec
+    generation: GenerationSpec | None = Field(None, description="Of task image_generation, and of no other.")
     compute: ComputeSpec = ComputeSpec()
     logging: LoggingSpec = LoggingSpec()
     resources: ResourceSpec = ResourceSpec()
@@ -284,6 +368,25 @@ class RunSpec(Part):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _parts_belong_together(self):
+        networks = {"classification": "vit", "image_generation": "dit", "image_reconstruction": "autoencoder"}
+        if self.network.name != networks[self.task]:
+            raise ValueError(
+                f"network '{self.network.name}' is none for task {self.task}: it takes '{networks[self.task]}'"
+            )
+        if self.task != "classification":
+            wanted = "diffusion_blocks" if self.task == "image_generation" else "end_to_end"
+            if self.method.name != wanted:
+                raise ValueError(f"method '{self.method.name}' does not train task {self.task}: it takes '{wanted}'")
+        if (self.generation is not None) != (self.task == "image_generation"):
+            raise ValueError(f"generation: task {self.task} {'has none' if self.generation else 'needs it'}")
+        if isinstance(self.method, DiffusionBlocksSpec):
+            wrong = "embedding_rms" if self.task == "image_generation" else "data_rms"
+            if self.method.noise.sigma_data == wrong:
+                raise ValueError(f"method.noise.sigma_data '{wrong}' means nothing to task {self.task}")
+        return self
+
     @property
     def num_blocks(self) -> int:
         """B: how many times the baseline's steps this run takes; 1 for methods without blocks."""
@@ -291,4 +394,4 @@ class RunSpec(Part):
 
 
 # Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.
-IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "compute")
+IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "generation", "compute")

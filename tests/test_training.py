@@ -471,7 +471,7 @@ def test_gradients_are_clipped_to_their_norm_or_not_at_all(trainer, tmp_path, cl
 def test_moving_average_is_half_way_after_its_half_life():
     network = torch.nn.Linear(2, 2)
     torch.nn.init.zeros_(network.weight)
-    average = MovingAverage(network, 0.5 ** (16 / 160))
+    average = MovingAverage(network, 16, 160)
     torch.nn.init.ones_(network.weight)
     network.weight.grad = torch.zeros(2, 2)
     bias = average.shadow["bias"].clone()
