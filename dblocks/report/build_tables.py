@@ -35,7 +35,7 @@ def build_table(
         raise UserError(f"no table '{name}'; there are {', '.join(tables)}")
     table = tables[name]
     cells = table_cells(table, scale, records, missing)
-    trend = scale != "paper" or any(m.dataset != table.paper_dataset for cell in cells for m in cell.metrics.values())
+    trend = scale != "paper" or not all(cell.comparable for cell in cells)
     verdicts = [judge(claim, cells, trend) for claim in load_claims(tables, config_dir) if claim.table == name]
     return write_table(folder, table, cells, verdicts, scale)
 
