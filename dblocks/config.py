@@ -194,9 +194,15 @@ def resolve(
 def needed_specs(
     spec: RunSpec, overrides: Mapping[str, Any] | None = None, config_dir: Path = CONFIG_DIR
 ) -> dict[str, RunSpec]:
-    """The runs whose weights a run reads, by role, at its scale and under the same overrides; seed 0."""
+    """The runs whose weights a run reads, by role, at its scale; seed 0.
+
+    Of the overrides they take data, compute and max_steps: the rest is meant for networks and methods like the run's.
+    """
     needed = spec.generation.needed_runs() if spec.generation else {}
-    return {role: resolve(run, spec.scale, 0, overrides, config_dir) for role, run in needed.items()}
+    over = {key: value for key, value in (overrides or {}).items() if key in ("data", "compute")}
+    if steps := (overrides or {}).get("training", {}).get("max_steps"):
+        over["training"] = {"max_steps": steps}
+    return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in needed.items()}
 
 
 def with_needed_identities(spec: RunSpec, overrides: Mapping[str, Any] | None, config_dir: Path) -> RunSpec:
@@ -248,7 +254,12 @@ def data_key(data: DataSpec) -> str:
 def latents_fingerprint(spec: RunSpec) -> str:
     """What names the exact latents of a run: the images, and the autoencoder with its version."""
     latents = spec.generation.latents
-    content = [data_fingerprint(spec.data), latents.autoencoder, latents.autoencoder_identity, COMPONENTS["data.latents"]]
+    content = [
+        data_fingerprint(spec.data),
+        latents.autoencoder,
+        latents.autoencoder_identity,
+        COMPONENTS["data.latents"],
+    ]
     return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
 
 

@@ -26,5 +26,5 @@ COMPONENTS = {
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    more = ("metric.fid",) if task == "image_generation" else ()
+    more = ("metric.fid", "data.latents") if task == "image_generation" else ()
     return {part: COMPONENTS[part] for part in parts + more}

@@ -23,7 +23,9 @@ def provide(name: str, data_dir: Path, manifest: Path) -> Path:
         raise UserError(f"weights: no '{name}'; there are {', '.join(providers)}")
     path = providers[name](data_dir.expanduser() / name).resolve()
     file = path if path.is_file() else path / VAE_FILES[1]
-    write_atomically(manifest, json.dumps({"name": name, "path": str(path), "sha256": sha256_of(file)}, indent=1) + "\n")
+    write_atomically(
+        manifest, json.dumps({"name": name, "path": str(path), "sha256": sha256_of(file)}, indent=1) + "\n"
+    )
     return manifest
 
 
@@ -34,7 +36,9 @@ def weights_path(manifest: Path) -> Path:
         path, expected = Path(content["path"]), content["sha256"]
         found = sha256_of(path if path.is_file() else path / VAE_FILES[1])
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{manifest}: what it names cannot be read ({one_line(error)}); remove it to look again") from error
+        raise UserError(
+            f"{manifest}: what it names cannot be read ({one_line(error)}); remove it to look again"
+        ) from error
     if found != expected:
         raise UserError(f"{path}: sha256 is {found[:16]}…, {manifest} says {expected[:16]}…; remove that to look again")
     return path
@@ -71,6 +75,7 @@ def _vae(folder: Path) -> Path:
             hf_hub_download("stabilityai/sd-vae-ft-ema", name, local_dir=os.fspath(folder))
     except Exception as error:  # offline, refused, cut off: the client's libraries have an error each
         raise UserError(
-            f"sd-vae-ft-ema: download from the hub failed ({one_line(error)}); put {' and '.join(VAE_FILES)} into {folder}"
+            f"sd-vae-ft-ema: download from the hub failed ({one_line(error)}); "
+            f"put {' and '.join(VAE_FILES)} into {folder}"
         ) from error
     return folder

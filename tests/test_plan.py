@@ -145,3 +145,47 @@ def test_paper_scale_wants_cuda_unless_told_otherwise():
     assert resolve("vit/end_to_end", "paper").compute.device == "cuda"
     specs = make_plan({"scale": "paper", "device": "cpu"}).runs.values()
     assert {spec.compute.device for seeds in specs for spec in seeds} == {"cpu"}
+
+
+def test_equal_image_rows_are_one_run_and_share_what_they_need():
+    plan = make_plan({})
+    run = plan.run_of
+    assert run["dit_cifar10/equi_4_4_4"] in {p.parent.parent.name for p in plan.records_of("table_7")}
+    assert run["dit_cifar10/equi_4_4_4"] in {p.parent.parent.name for p in plan.records_of("table_10")}
+    assert run["dit_cifar10/end_to_end"] in {p.parent.parent.name for p in plan.records_of("table_2")}
+    tables = ("table_2", "table_7", "table_8", "table_10")
+    rows = [row.run for table in tables for row in plan.tables[table].rows]
+    assert (len(rows), len({run[row] for row in rows})) == (22, 19)
+    # one extractor a data set, one autoencoder; the digits' classifier is Table 1's ViT
+    needed = {(role, name) for row in rows for role, name in plan.needed[run[row]].items()}
+    assert len(needed) == 3
+    assert ("extractor", run["vit/end_to_end"]) in needed
+    assert {name for _, name in needed} <= set(plan.runs)
+
+
+def test_latents_are_a_folder_of_their_own_and_encoded_once():
+    plan = make_plan({})
+    ((key, run),) = plan.encoded().items()
+    assert key.startswith("digits16-latents-")
+    assert plan.manifest_of(run) == plan.manifest(key)
+    assert plan.needs_of(run)["images"] == plan.manifest("digits16")
+    assert key not in plan.datasets()
+
+
+def test_at_the_papers_scale_images_need_published_weights_and_imagenet_a_person():
+    with pytest.raises(UserError, match=r"imagenet256.*skip=\[imagenet256\]"):
+        make_plan({"scale": "paper", "data_dir": "nowhere"})
+    plan = make_plan({"scale": "paper", "skip": ["imagenet256"]})
+    assert plan.needs_of(plan.run_of["dit_cifar10/end_to_end"]) == {"extractor": plan.weights("inception")}
+    whole = make_plan({"scale": "paper"}, check_data=False)
+    needs = whole.needs_of(whole.run_of["dit_imagenet/end_to_end"])
+    assert needs["autoencoder"] == whole.weights("sd-vae-ft-ema")
+
+
+def test_a_classifier_can_stand_in_for_inception_at_any_scale():
+    line = {"scale": "paper", "skip": ["imagenet256"], "override": {"generation": {"extractor": "classifier"}}}
+    plan = make_plan(line)
+    run = plan.run_of["dit_cifar10/end_to_end"]
+    assert plan.runs[plan.needed[run]["extractor"]][0].data.name == "cifar10"
+    assert plan.runs[plan.run_of["vit/end_to_end"]][0].generation is None
+    assert run != make_plan({**line, "override": {}}).run_of["dit_cifar10/end_to_end"]

@@ -81,7 +81,9 @@ def write_images(info: ImageDataset, source: Source, folder: Path) -> None:
             while group := list(islice(waiting, 256)):
                 for image, label in pool.map(load, group, [info.image_shape[1]] * len(group)):
                     if count == size or not 0 <= label < info.num_classes:
-                        raise UserError(f"{group[0][2]}: label {label}, image {count}: {info.name} has {size} of {split}")
+                        raise UserError(
+                            f"{group[0][2]}: label {label}, image {count}: {info.name} has {size} of {split}"
+                        )
                     images[count], labels[count] = image, label
                     count += 1
         if count != size:

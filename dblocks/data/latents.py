@@ -54,7 +54,9 @@ def encode(data: PreparedData, codec: Codec, fingerprint: str, folder: Path, dev
             write_atomically(path, buffer.getvalue())
         shard = np.load(path, mmap_mode="r")
         if not np.isfinite(shard).all():
-            raise UserError(f"{path}: latents that are not finite; check the autoencoder's weights, then remove the file")
+            raise UserError(
+                f"{path}: latents that are not finite; check the autoencoder's weights, then remove the file"
+            )
         mean, deviation = (part.astype(np.float64) for part in np.split(shard, 2, axis=1))
         squares, numbers = squares + (mean**2).sum() + (deviation**2).sum(), numbers + mean.size
     for key in ("train_labels", "validation"):
@@ -73,7 +75,12 @@ class Latents:
         channels, height, breadth = self.shards[0].shape[1:]
         self.shape = (channels // 2, height, breadth)
         self.rms = data.facts["rms"]
-        factors = {"sd": STABLE_DIFFUSION, "sd_half": STABLE_DIFFUSION / 2, "unit": 1 / self.rms, "half": 0.5 / self.rms}
+        factors = {
+            "sd": STABLE_DIFFUSION,
+            "sd_half": STABLE_DIFFUSION / 2,
+            "unit": 1 / self.rms,
+            "half": 0.5 / self.rms,
+        }
         self.factor = factors[scale]
 
     def moments(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -86,4 +93,3 @@ class Latents:
         """Scaled samples of the posteriors, with standard normal ε [n, c, h, w]."""
         mean, deviation = self.moments(indices)
         return self.factor * (mean.to(epsilon.device) + deviation.to(epsilon.device) * epsilon)
-

@@ -90,9 +90,7 @@ DATASETS: dict[str, Dataset] = {
     d.name: d
     for d in (
         ImageDataset("digits", (1, 8, 8), 10, 1437, 360, "digits-1", embedded=True, origin=origins.DIGITS),
-        ImageDataset(
-            "digits16", (1, 16, 16), 10, 1437, 360, "digits16-1", embedded=True, origin=origins.DIGITS16
-        ),
+        ImageDataset("digits16", (1, 16, 16), 10, 1437, 360, "digits16-1", embedded=True, origin=origins.DIGITS16),
         ImageDataset(
             "imagenet256",
             (3, 256, 256),

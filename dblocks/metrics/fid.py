@@ -49,7 +49,9 @@ def inception(weights: Path, device: torch.device) -> Extractor:
     """
     digest = sha256_of(weights)
     if not digest.startswith(INCEPTION_SHA256):
-        raise UserError(f"{weights}: sha256 is {digest[:8]}…, Inception's weights have {INCEPTION_SHA256}…; get it again")
+        raise UserError(
+            f"{weights}: sha256 is {digest[:8]}…, Inception's weights have {INCEPTION_SHA256}…; get it again"
+        )
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -64,5 +64,7 @@ def classifier(record_path: Path, data: PreparedData, device: torch.device) -> E
         raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
     network = method.network.eval()
     accuracy = record.metric("accuracy")
-    name = f"{record.spec.data.label} classifier, {accuracy.value:.1f} % accurate ({record.weights.removesuffix('.pt')})"
+    name = (
+        f"{record.spec.data.label} classifier, {accuracy.value:.1f} % accurate ({record.weights.removesuffix('.pt')})"
+    )
     return Extractor("_classifier", name, lambda images: network.features(task.normalize(images)), device)

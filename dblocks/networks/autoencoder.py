@@ -32,7 +32,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         channels, width = image_shape[0], spec.width
         if image_shape[1] % 2**spec.layers or image_shape[2] % 2**spec.layers:
-            raise ValueError(f"layers {spec.layers} cannot halve an image of {image_shape[1]}×{image_shape[2]} so often")
+            raise ValueError(
+                f"layers {spec.layers} cannot halve an image of {image_shape[1]}×{image_shape[2]} so often"
+            )
         down: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
         up: list[nn.Module] = [nn.Conv2d(spec.latent_channels, width, 3, padding=1), nn.SiLU()]
         for _ in range(spec.layers):
@@ -60,7 +62,9 @@ class PublishedAutoencoder(nn.Module):
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
-            raise UserError("diffusers is not installed, and the ImageNet rows need it: pip install diffusers") from error
+            raise UserError(
+                "diffusers is not installed, and the ImageNet rows need it: pip install diffusers"
+            ) from error
         try:
             self.network = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:

@@ -21,7 +21,9 @@ def write_grid(path: Path, rows: Sequence[np.ndarray], title: Sequence[str]) -> 
     factor = max(1, -(-CELL // first.shape[2]))
     side, columns = factor * first.shape[2], max(map(len, rows))
     top = LINE * len(title) + 6
-    canvas = Image.new("RGB", (max(MARGIN + columns * (side + 2), 8 * max(map(len, title))), top + len(rows) * (side + 2)))
+    canvas = Image.new(
+        "RGB", (max(MARGIN + columns * (side + 2), 8 * max(map(len, title))), top + len(rows) * (side + 2))
+    )
     pen = ImageDraw.Draw(canvas)
     for i, line in enumerate(title):
         pen.text((4, 3 + LINE * i), line.encode("ascii", "replace").decode())

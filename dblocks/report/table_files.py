@@ -81,7 +81,9 @@ def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor):
         evaluations = max(len(metric.values or ()) for metric in metrics)
         text += f" Least of {evaluations} evaluations a seed; features of: {'; '.join(extractors)}."
-    if papers := dict.fromkeys(c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())):
+    if papers := dict.fromkeys(
+        c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
+    ):
         text += f" The paper's values are for {' and '.join(papers)} and do not stand beside these."
     return text
 

@@ -52,9 +52,7 @@ def test_moments_come_back_across_shards(digits, encoded):
     assert encoded.fingerprint == "digits-1-x"
 
 
-@pytest.mark.parametrize(
-    ("scale", "factor"), [("sd", 0.18215), ("sd_half", 0.091075), ("unit", None), ("half", None)]
-)
+@pytest.mark.parametrize(("scale", "factor"), [("sd", 0.18215), ("sd_half", 0.091075), ("unit", None), ("half", None)])
 def test_scales_by_name(digits, encoded, scale, factor):
     made = Latents(encoded, scale)
     rms = math.sqrt((expected(digits).double() ** 2).mean() + 0.25**2)

@@ -104,7 +104,9 @@ def test_a_short_run_records_all_it_takes_to_read_it(workshop, run):
 
 def test_the_least_of_several_evaluations_counts_and_all_are_kept(workshop, monkeypatch):
     monkeypatch.setitem(OVERRIDES["generation"], "repeats", 3)
-    found = read_record(Workshop(workshop.folder / "three").record("dit_cifar10/end_to_end")).metric("fid_classifier_test")
+    found = read_record(Workshop(workshop.folder / "three").record("dit_cifar10/end_to_end")).metric(
+        "fid_classifier_test"
+    )
     assert len(set(found.values)) == 3
     assert found.value == min(found.values)
     assert found.mean == pytest.approx(sum(found.values) / 3)

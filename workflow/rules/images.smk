@@ -23,7 +23,8 @@ rule weights:
     params:
         data_dir=PLAN.command_line.data_dir,
     shell:
-        "python -m dblocks weights {wildcards.weights} --data-dir {params.data_dir:q} --manifest {output:q}" " 2>&1 | tee {log:q}"
+        "python -m dblocks weights {wildcards.weights} --data-dir {params.data_dir:q} --manifest {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule encode:
