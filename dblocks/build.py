@@ -9,6 +9,7 @@ import torch
 from dblocks import seeds
 from dblocks.config import baseline_steps
 from dblocks.data.prepared import PreparedData
+from dblocks.machine import wants_compile
 from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
@@ -37,6 +38,10 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs 
     }
     method, task = makers[spec.task](spec, data, device, needs or Needs())
     method.network.to(device)
+    if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
+        # layer by layer: all layers share one compiled graph, whichever blocks they are in
+        for layer in method.network.layers:
+            layer.compile()
     return method, task
 
 

@@ -65,10 +65,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load_newest(folder: Path, device: torch.device | str) -> dict[str, Any] | None:
-    """The newest checkpoint that is intact, or None; a broken one is named on stderr and passed over."""
+    """The newest checkpoint that is intact, or None; a broken one is named on stderr and put aside."""
     for path in checkpoints(folder):
         try:
             return load_verified(path, device)
         except (ValueError, OSError) as error:
-            print(f"dblocks: refused checkpoint: {error}; using the one before", file=sys.stderr, flush=True)
+            path.rename(path.with_suffix(".broken"))  # kept for a look, but no longer counted among the newest two
+            print(f"dblocks: refused checkpoint: {error}; going on from the one before", file=sys.stderr, flush=True)
     return None

@@ -54,7 +54,13 @@ def table(options: argparse.Namespace) -> None:
     from dblocks.record import read_record
     from dblocks.report.build_tables import build_table, skipped
 
-    plan = make_plan(json.loads(options.config))
+    try:
+        config = json.loads(options.config)
+    except ValueError as error:
+        raise UserError(f"--config: not JSON ({error}): {options.config}") from error
+    plan = make_plan(config)
+    if options.name not in plan.tables:
+        raise UserError(f"no table '{options.name}'; there are {', '.join(plan.tables)}")
     rows = [row.run for row in plan.tables[options.name].rows]
     records = {run: [(str(path), read_record(path)) for path in plan.records_of_row(run)] for run in rows}
     missing = skipped(plan.command_line, rows)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dblocks.data.registry import ImageDataset, dataset
 from dblocks.data.sources import fingerprint
@@ -66,8 +66,17 @@ class CommandLine(BaseModel):
     skip: list[str] = Field([], description="Data sets to do without; their cells say so.")
     device: str | None = Field(None, description="compute.device of every run: auto, cpu or cuda.")
     max_steps: int | None = Field(None, ge=1, description="training.max_steps of every run, to try things out.")
+    max_samples: int | None = Field(None, ge=1, description="data.max_evaluation_samples of every run, likewise.")
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
+
+    @field_validator("override", mode="before")
+    @classmethod
+    def _read_scalars(cls, value: Any) -> Any:
+        """Snakemake hands nested values over as text: read them as YAML, so that null and 0.1 mean what they say."""
+        if isinstance(value, Mapping):
+            return {key: cls._read_scalars(part) for key, part in value.items()}
+        return yaml.safe_load(value) if isinstance(value, str) else value
 
     def overrides(self) -> dict[str, Any]:
         """The part of the command line that changes specs."""
@@ -76,6 +85,8 @@ class CommandLine(BaseModel):
             fields = merge(fields, {"compute": {"device": self.device}})
         if self.max_steps is not None:
             fields = merge(fields, {"training": {"max_steps": self.max_steps}})
+        if self.max_samples is not None:
+            fields = merge(fields, {"data": {"max_evaluation_samples": self.max_samples}})
         return fields
 
 
@@ -96,12 +107,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def first_error(error: ValidationError) -> str:
     """One line for a pydantic error: field, problem, value."""
     detail = error.errors()[0]
-    field = ".".join(str(part) for part in detail["loc"]) or "(whole)"
+    field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
     shown = "" if isinstance(value, dict | list) or detail["type"] == "missing" else f" (found {value!r})"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {message}{shown}{more}"
+    return f"{field + ': ' if field else ''}{message}{shown}{more}"
 
 
 def read_yaml(path: Path, model: type[Part]) -> Any:
@@ -186,8 +197,7 @@ def resolve(
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
-    if not isinstance(dataset(spec.data.name), ImageDataset):
-        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
+    check_images(spec, place)
     return with_needed_identities(spec, overrides, config_dir)
 
 
@@ -215,6 +225,17 @@ def with_needed_identities(spec: RunSpec, overrides: Mapping[str, Any] | None, c
         latents = {"autoencoder_identity": identities["autoencoder"]}
         update["latents"] = spec.generation.latents.model_copy(update=latents)
     return spec.model_copy(update={"generation": spec.generation.model_copy(update=update)})
+
+
+def check_images(spec: RunSpec, place: str) -> None:
+    """Raises: UserError if the data set has no images, or patches do not tile them."""
+    info = dataset(spec.data.name)
+    if not isinstance(info, ImageDataset):
+        raise UserError(f"{place}: data.name: '{spec.data.name}' has no images, task {spec.task} needs some")
+    _, height, width = info.image_shape
+    patch = getattr(spec.network, "patch_size", 1)
+    if height % patch or width % patch:
+        raise UserError(f"{place}: network.patch_size: {patch} does not divide images of {height}×{width}")
 
 
 def canonical_json(value: Any) -> str:

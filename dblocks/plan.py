@@ -23,6 +23,8 @@ from dblocks.config import (
     training_key,
 )
 from dblocks.data.files import write_atomically
+from dblocks.data.origins import WEIGHTS
+from dblocks.data.registry import DATASETS
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.record import RECORD
@@ -142,7 +144,7 @@ class Plan:
 
     def first_line(self) -> str:
         """What every plan says first: scale, seeds, data directory."""
-        seeds = sorted({len(specs) for specs in self.runs.values()})
+        seeds = sorted({len(specs) for specs in self.runs.values()}) or [0]
         skip = f", skip: {', '.join(self.command_line.skip)}" if self.command_line.skip else ""
         return (
             f"dblocks: scale {self.command_line.scale}, seeds {'/'.join(map(str, seeds))} a run, "
@@ -171,17 +173,22 @@ def parse_command_line(config: dict) -> CommandLine:
     Raises: UserError naming the key that is wrong.
     """
     try:
-        return CommandLine.model_validate(config)
+        line = CommandLine.model_validate(config)
     except ValidationError as error:
         raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
+    known = [*DATASETS, *WEIGHTS]
+    for name in line.skip:
+        if name not in known:
+            raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")
+    return line
 
 
-def seeds_of(spec: RunSpec, command_line: CommandLine) -> int:
+def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG_DIR) -> int:
     """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
     if command_line.seeds is not None:
         return command_line.seeds
     days = spec.resources.gpu * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
-    return 1 if days else load_scales()[spec.scale].seeds
+    return 1 if days else load_scales(config_dir)[spec.scale].seeds
 
 
 def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = True) -> Plan:
@@ -208,7 +215,9 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
             run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
             run_of[row.run] = run
             if run not in runs:
-                runs[run] = [spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line))]
+                runs[run] = [
+                    spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
+                ]
     needed: dict[str, dict[str, str]] = {}
     for run, specs in list(runs.items()):
         needed[run] = {}

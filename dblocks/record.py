@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from dblocks.config import first_error
 from dblocks.data.files import write_atomically
@@ -22,7 +21,7 @@ class Metric(Part):
     """One measured number and all it takes to read it."""
 
     name: str = Field(description="Metric key, such as accuracy, sigma_max_ce.")
-    value: float
+    value: float = Field(description="Finite: a missing value is left out, never written.")
     unit: str
     dataset: str
     split: str = Field(description="Where it was read: test or validation.")
@@ -31,14 +30,6 @@ class Metric(Part):
     mean: float | None = Field(None, description="Their mean.")
     extractor: str | None = Field(None, description="Where the features come from, and their checksum.")
     reference: int | None = Field(None, description="Images of the split that the samples are compared with.")
-
-    @field_validator("value", "values", "mean")
-    @classmethod
-    def _finite(cls, value: Any) -> Any:
-        given = () if value is None else value if isinstance(value, tuple) else (value,)
-        if not all(map(math.isfinite, given)):
-            raise ValueError("not a finite number: a missing value is left out, never written")
-        return value
 
 
 class Machine(Part):

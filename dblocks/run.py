@@ -21,7 +21,9 @@ from dblocks.config import budget_fraction, first_error, identity, run_name, tot
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
+from dblocks.owner import owned
 from dblocks.record import RECORD, Record, read_record, write_record
+from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
 from dblocks.versions import versions_of
@@ -60,7 +62,12 @@ def execute(
         needs: what its evaluation reads besides the data, by role (tasks/image_generation.py).
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
-    folder, spec = spec_path.parent, read_spec(spec_path)
+    spec = read_spec(spec_path)
+    with owned(spec_path.parent):
+        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress)
+
+
+def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool) -> Path:
     if finished(folder):
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
@@ -164,13 +171,14 @@ def trained_weights(
         trainer = Trainer(spec, method, total_steps(spec), folder, device)
         with live_log(spec, folder, wandb_mode) as on_log:
             trainer.run(progress, on_log)
-        found = [save_verified(folder, "weights", {"network": trainer.final_weights(), "seconds": trainer.seconds})]
+        # the weights alone: the same training is the same file, however long it took
+        found = [save_verified(folder, "weights", {"network": trainer.final_weights()})]
     try:
         state = load_verified(found[0], device)
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
     method.network.load_state_dict(state["network"])
-    return found[0], state["seconds"]
+    return found[0], read_log(folder / "log.jsonl")[-1]["seconds"]
 
 
 def wandb_id(spec: RunSpec) -> str:

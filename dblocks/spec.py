@@ -7,6 +7,8 @@ options by name; config/README.md argues the defaults.
 
 from __future__ import annotations
 
+from math import log
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Part(BaseModel):
     """Base of every part of the configuration: typed, immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RandAugmentSpec(Part):
@@ -40,6 +42,10 @@ class DataSpec(Part):
     )
     evaluation_split: Literal["test", "validation"] = Field(
         "test", description="Where metrics are read. Choices are made on `validation`; test is read once."
+    )
+
+    max_evaluation_samples: int | None = Field(
+        None, ge=1, description="Evaluate on the first so many samples only, to try things out."
     )
 
     @property
@@ -116,6 +122,9 @@ class NoiseSpec(Part):
     def _ordered(self):
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        low, high = (NormalDist(self.p_mean, self.p_std).cdf(log(x)) for x in (self.sigma_min, self.sigma_max))
+        if high - low < 1e-6:
+            raise ValueError(f"[sigma_min, sigma_max] holds {high - low:.1g} of the noise: p_mean or p_std is off")
         return self
 
 
@@ -248,6 +257,12 @@ class TrainingSpec(Part):
         None, gt=0, description="The half-life is at most this share of the samples seen so far (EDM: 0.05)."
     )
     max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
+
+    @model_validator(mode="after")
+    def _rates_fall(self):
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        return self
 
 
 class ComputeSpec(Part):

@@ -14,13 +14,19 @@ from dblocks.errors import Interrupted
 
 @contextlib.contextmanager
 def _on_sigterm(handler: Callable[..., Any]) -> Iterator[None]:
-    """`handler` for SIGTERM; the one before is put back at the end. Only a main thread can take signals."""
+    """`handler` for SIGTERM; the one before is put back at the end. Only a main thread can take signals.
+
+    A process that was interrupted is on its way out: further signals are ignored, lest they cut that short.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
+    except Interrupted:
+        before = signal.SIG_IGN
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -46,7 +52,6 @@ def interrupt_on_sigterm() -> Iterator[Attempt]:
     attempt = Attempt()
 
     def interrupt(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has been heard: a second one must not cut the exit short
         raise Interrupted("stopped outside training; what was done before is kept", attempt.progress)
 
     with _on_sigterm(interrupt):

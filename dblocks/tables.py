@@ -150,10 +150,7 @@ class Cell:
             "split": first and first.split,
             "budget": self.budget,
         }
-        text = {
-            key: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-            for key, value in known.items()
-        }
+        text = {key: "" if value is None else str(value) for key, value in known.items()}
         fixed = {
             "table": self.table,
             "row": self.row,

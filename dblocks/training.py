@@ -5,6 +5,7 @@ Everything random in step k is a function of (seed, k), so a run that was killed
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -24,6 +25,8 @@ from dblocks.machine import autocast
 from dblocks.runlog import RunLog
 from dblocks.spec import RunSpec, TrainingSpec
 from dblocks.stopping import flag_on_sigterm
+
+REMEDY = "lower training.learning_rate or set training.grad_clip"
 
 
 @dataclass
@@ -117,7 +120,7 @@ def describe_failure(step: int, entry: Step, value: float) -> str:
     where = "" if entry.block is None else f", block {entry.block + 1}"
     if entry.sigma is not None:
         where += f", sigma {entry.sigma.min().item():.4g} to {entry.sigma.max().item():.4g}"
-    return f"loss is {value} at step {step}{where}; lower training.learning_rate or set training.grad_clip"
+    return f"loss is {value} at step {step + 1}{where}; {REMEDY}"
 
 
 class Trainer:
@@ -146,11 +149,13 @@ class Trainer:
         Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite.
         """
         start = self._restore()
-        log = RunLog(self.folder / "log.jsonl", start, on_log)
-        bar = progress_bar(start, self.total, progress)
         self._since = saved = time.monotonic()
         logging = self.spec.logging
-        with flag_on_sigterm() as stop:
+        with (
+            contextlib.closing(RunLog(self.folder / "log.jsonl", start, on_log)) as log,
+            contextlib.closing(progress_bar(start, self.total, progress)) as bar,
+            flag_on_sigterm() as stop,
+        ):
             for step in range(start, self.total):
                 self.train_step(step)
                 done = step + 1
@@ -164,8 +169,9 @@ class Trainer:
                     saved = time.monotonic()
                 if stop.is_set():
                     raise Interrupted(f"stopped at step {done} of {self.total}; state saved", progress=True)
-        log.close()
         self._tick()
+        if not all(weight.isfinite().all() for weight in self.final_weights().values()):
+            raise TrainingFailed(f"weights are not finite after the last step, {self.total}; {REMEDY}")
 
     def train_step(self, step: int) -> None:
         """One step: loss, gradients, clipping, update; nothing is logged or saved."""
@@ -197,7 +203,7 @@ class Trainer:
             self._tick()
             rate = self.optimizer.param_groups[0]["lr"]
             log.write(step=done, loss=losses, learning_rate=rate, seconds=round(self.seconds, 3))
-            bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()})
+            bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()}, refresh=False)
 
     def _save(self, done: int) -> None:
         self._tick()
@@ -242,4 +248,6 @@ class QuietBar:
 
     def update(self) -> None: ...
 
-    def set_postfix(self, values: dict[str, str]) -> None: ...
+    def set_postfix(self, values: dict[str, str], refresh: bool) -> None: ...
+
+    def close(self) -> None: ...

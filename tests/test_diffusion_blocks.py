@@ -157,9 +157,12 @@ def test_samples_depend_on_exactly_the_blocks_that_are_counted(model, sampling, 
 
 
 @pytest.mark.parametrize(("rule", "block"), [("lower", 1), ("official", 0)])
-def test_prediction_at_a_boundary_of_the_grid_is_by_the_tie_rules_block(model, rule, block):
+@pytest.mark.parametrize("towards", [0.0, math.inf])
+def test_prediction_on_a_boundary_is_by_the_tie_rules_block_wherever_its_sigma_was_rounded_to(
+    model, rule, block, towards
+):
     m = model(sampling={"tie_rule": rule})
-    level = m.grid[1]
+    level = NoiseLevel(math.nextafter(m.grid[1].sigma, towards), m.grid[1].mass)
     expected = m.denoiser.denoise(block, EPSILON, torch.full((8,), level.sigma), IMAGES)
     assert torch.equal(m.predict_at(level, EPSILON, IMAGES), expected)
 

@@ -375,6 +375,12 @@ def test_a_loss_that_is_not_finite_fails_naming_its_first_step_block_and_sigma(t
     assert checkpoints(tmp_path) == [] and steps(tmp_path) == []
 
 
+def test_a_state_is_saved_only_after_the_losses_that_led_to_it_were_found_finite(trainer, tmp_path):
+    with pytest.raises(TrainingFailed):
+        trainer(tmp_path, over={**WILD, "logging": {"log_every": 100, "checkpoint_steps": 8}}).run()
+    assert checkpoints(tmp_path) == []
+
+
 def test_a_failure_without_blocks_names_its_step(trainer, tmp_path):
     with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step \d+; lower training.learning_rate"):
         trainer(tmp_path, "end_to_end", WILD).run()

@@ -58,6 +58,8 @@ def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DI
             if any(found.values()):
                 missing = {run: "no record" for run, there in found.items() if not there}
                 written += build_table(table.table, scale, found, missing, target / scale / "tables", config_dir)
+    if not written:
+        raise UserError(f"{source}: its records fit no row of config/tables")
     return written
 
 

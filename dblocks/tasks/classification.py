@@ -5,6 +5,7 @@ Shapes: N images [N, C, H, W], uint8 as stored, float after `normalize`; labels 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from dblocks import seeds
 from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
+from dblocks.errors import TrainingFailed
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
 from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
@@ -51,7 +53,9 @@ class Classification:
         images, labels = split_arrays(data, spec.data.train_split)
         self.images, self.labels = to_device(images, device), to_device(labels, device)
         self.mean, self.std = channel_statistics(self.images)
-        self.test_images, self.test_labels = split_arrays(data, spec.data.evaluation_split)
+        test_images, test_labels = split_arrays(data, spec.data.evaluation_split)
+        limit = spec.data.max_evaluation_samples
+        self.test_images, self.test_labels = test_images[:limit], test_labels[:limit]
         self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -91,6 +95,8 @@ class Classification:
 
     def _metric(self, name: str, value: float, unit: str) -> Metric:
         data = self.spec.data
+        if not math.isfinite(value):
+            raise TrainingFailed(f"{name} on {data.label} is {value}: the trained network gives no numbers")
         return Metric(
             name=name,
             value=value,

@@ -58,6 +58,9 @@ class ImageGeneration:
         if self.latents is None:
             self.images = to_device(data.array("train_images")[self.chosen], device)
         self.shape: tuple[int, int, int] = self.info.image_shape if self.latents is None else self.latents.shape
+        # cut with the evaluation split, to try the whole chain; two images are the fewest that have a covariance
+        limit = spec.data.max_evaluation_samples or spec.generation.samples
+        self.samples = max(2, min(spec.generation.samples, limit))
         self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
 
     def batch(self, step: int) -> Batch:
@@ -103,7 +106,7 @@ class ImageGeneration:
         """FID and KID against training and evaluation split, and seconds per image."""
         sets = self._draw(predictors[""])
         self._picture(sets[0][0])
-        seconds = sum(seconds for _, seconds in sets) / (len(sets) * self.spec.generation.samples)
+        seconds = sum(seconds for _, seconds in sets) / (len(sets) * self.samples)
         samples = [samples for samples, _ in sets]
         return [*self._distances(samples), self._metric("seconds_per_image", [seconds], "s", None, None)]
 
@@ -118,7 +121,7 @@ class ImageGeneration:
 
         found = []
         for repeat in range(generation.repeats):
-            sizes = (generation.samples, generation.batch_size, self.shape, self.info.num_classes)
+            sizes = (self.samples, generation.batch_size, self.shape, self.info.num_classes)
             samples = Samples(folder, *sizes, self.spec.seed, repeat)
             found.append((samples, samples.draw(draw, self.device)))
         return found
@@ -181,7 +184,7 @@ class ImageGeneration:
             unit=unit,
             dataset=data.label,
             split=split or data.evaluation_split,
-            samples=self.spec.generation.samples,
+            samples=self.samples,
             values=tuple(values) if several else None,
             mean=sum(values) / len(values) if several else None,
             extractor=extractor,

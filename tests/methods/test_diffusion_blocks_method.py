@@ -96,13 +96,17 @@ def test_shared_embedders_heads_and_the_target_table_learn_from_every_block(step
 
 def test_the_training_step_is_the_papers_algorithm(built, tiny_spec):
     spec = tiny_spec("diffusion_blocks", {**SIZES, "method": {"overlap": 0.1, "weighting": "paper"}})
-    method = built(spec)
+    method, shares = built(spec), []
     for step in range(6):
         result = method.training_step(step)
         low, high = method.model.partition.training_interval(result.block)
         assert result.block == block_of_step("iid", 0, step, 3)
         assert result.sigma.shape == (16,)
         assert low * (1 - 1e-6) <= result.sigma.min() and result.sigma.max() <= high * (1 + 1e-6)
+        # no noise is drawn twice: its share of the interval's mass differs in every step
+        masses = [method.model.noise.mass_below(sigma) for sigma in (low, high, *result.sigma.tolist())]
+        shares.append([round((mass - masses[0]) / (masses[1] - masses[0]), 4) for mass in masses[2:]])
+    assert len({share for step_shares in shares for share in step_shares}) > 6 * 16 - 5
 
 
 def test_training_and_prediction_are_functions_of_seed_and_step(built, tiny_spec):

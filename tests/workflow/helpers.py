@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dblocks.config import budget_fraction, identity, resolve
 from dblocks.record import Machine, Metric, Record, write_record
 from dblocks.spec import RunSpec
 from dblocks.versions import versions_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TINY = ("max_steps=2", "wandb=off")
+TINY = ("max_steps=2", "wandb=off")  # of `--config`: a run takes a second once its job has started
 UNITS = {"sigma_max_ce": "nats", "ce": "nats"}
 
 
@@ -41,10 +39,11 @@ def copy_repository(target: Path) -> Path:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what steers W&B, Snakemake or dblocks; one thread, no GPU."""
+    """This process's environment without what steers W&B, Snakemake or dblocks; one thread, no GPU, this package."""
     foreign = ("WANDB_", "SNAKEMAKE_", "DBLOCKS_", "PYTHONPATH", "PYTHONSAFEPATH")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    return kept | own | extra
 
 
 def call(module: str, folder: Path, *arguments: object, timeout: float = 120, **extra: str):
@@ -68,16 +67,6 @@ def snakemake(folder: Path, *arguments: object, timeout: float = 240):
 def dblocks(folder: Path, *arguments: object, **extra: str):
     """The package's own command line."""
     return call("dblocks", folder, *arguments, **extra)
-
-
-def finished_pipeline(factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository where every table is built from two-step runs, made once a session; read only."""
-    folder = factory.getbasetemp() / "finished-pipeline"
-    if not folder.exists():
-        copy_repository(folder)
-        process = snakemake(folder, "all", "--config", *TINY)
-        assert process.returncode == 0, process.stderr[-3000:]
-    return folder
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -1,0 +1,44 @@
+"""Precision and compilation change how a step is computed, not what."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dblocks.build import build
+from dblocks.config import resolve, total_steps
+from dblocks.machine import autocast
+from dblocks.training import Trainer
+
+RUNS = ("vit/end_to_end", "vit/diffusion_blocks")
+
+
+def losses(run: str, digits, folder: Path, steps: int = 4, **compute) -> list[float]:
+    """Losses of the first steps under the given compute options."""
+    spec = resolve(run, "smoke", 0, {"compute": {"device": "cpu", **compute}})
+    method, _ = build(spec, digits, torch.device("cpu"))
+    trainer = Trainer(spec, method, total_steps(spec), folder, torch.device("cpu"))
+    for step in range(steps):
+        trainer.train_step(step)
+    return [entry.loss.item() for _, entry in trainer.buffer.entries]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_bf16_is_used_and_agrees_with_fp32(run, digits, tmp_path):
+    fp32, bf16 = losses(run, digits, tmp_path), losses(run, digits, tmp_path, precision="bf16")
+    assert bf16 != fp32
+    assert bf16 == pytest.approx(fp32, rel=0.05)
+
+
+def test_autocast_is_off_on_cpu_by_default():
+    spec = resolve("vit/end_to_end", "smoke")
+    with autocast(spec.compute, torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+def test_compiled_layers_agree_with_eager_ones(run, digits, tmp_path):
+    compiled = losses(run, digits, tmp_path, compile="on")
+    assert compiled == pytest.approx(losses(run, digits, tmp_path), rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
