@@ -144,7 +144,7 @@ class Plan:
 
     def first_line(self) -> str:
         """What every plan says first: scale, seeds, data directory."""
-        seeds = sorted({len(specs) for specs in self.runs.values()}) or [0]
+        seeds = sorted({len(self.runs[run]) for run in self.run_of.values()}) or [0]
         skip = f", skip: {', '.join(self.command_line.skip)}" if self.command_line.skip else ""
         return (
             f"dblocks: scale {self.command_line.scale}, seeds {'/'.join(map(str, seeds))} a run, "

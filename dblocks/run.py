@@ -64,10 +64,12 @@ def execute(
     """
     spec = read_spec(spec_path)
     with owned(spec_path.parent):
-        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress)
+        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
 
 
-def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool) -> Path:
+def _execute(
+    spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool, needs: dict[str, Path]
+) -> Path:
     if finished(folder):
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
@@ -78,7 +80,7 @@ def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, pr
     try:
         with interrupt_on_sigterm() as attempt:
             data = PreparedData(data_folder)
-            record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs or {})
+            record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     except TrainingFailed as error:
         write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
         raise
