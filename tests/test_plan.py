@@ -40,7 +40,8 @@ def add_row(config: Path, row: str, run: str) -> None:
 
 def test_planning_imports_nothing_heavy(tmp_path):
     code = "import json, sys; from dblocks.plan import make_plan\n"
-    code += "for scale in ('smoke', 'short', 'paper'): plan = make_plan({'scale': scale, 'skip': ['imagenet256']}); plan.first_line()\n"
+    code += "for scale in ('smoke', 'short', 'paper'):\n"
+    code += "    plan = make_plan({'scale': scale, 'skip': ['imagenet256']}); plan.first_line()\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     process = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True
@@ -143,9 +144,9 @@ def test_a_spec_that_is_there_is_not_written_again(tmp_path):
 
 
 def test_names_of_rows_and_runs_are_those_of_every_scale():
-    plans = [make_plan({"scale": scale, **GATED}) for scale in ("smoke", "short", "paper")]
+    plans = [make_plan({"scale": scale}, check_data=False) for scale in ("smoke", "short", "paper")]
     assert len({frozenset(plan.run_of) for plan in plans}) == 1
-    assert len({name for plan in plans for name in plan.runs}) == 3 * len(plans[0].runs)
+    assert len({name for plan in plans for name in plan.run_of.values()}) == 3 * len(set(plans[0].run_of.values()))
 
 
 def test_paper_scale_wants_cuda_unless_told_otherwise():
