@@ -4,7 +4,8 @@
 
 Both take the same 50 steps of the equal-mass grid with guidance, on random weights at CIFAR-10's shape; rounds of
 the two alternate, so that a drifting machine meets both alike. A training step is whole: batch, forward, backward,
-AdamW, moving average. Prints one JSON object with device and n.
+AdamW, moving average. On a CPU it is the process's own time that counts, on a GPU the wall's. Prints one JSON object
+with device and n.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.step_time import random_images, seconds_of, summary
+from benchmarks.step_time import random_images, summary
 from dblocks.build import build
 from dblocks.config import resolve
 from dblocks.machine import autocast, describe
@@ -27,15 +28,30 @@ VARIANTS = {"whole": "end_to_end", "blocks": "equi_4_4_4"}
 WARM_UP = 1
 
 
+def clock(device: torch.device) -> float:
+    """Seconds: wall time once a GPU has finished its work; a CPU's process time, which other processes do not slow."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def training_seconds(trainer: Trainer, step: int) -> float:
+    """Time of one whole training step."""
+    start = clock(trainer.device)
+    trainer.train_step(step)
+    return clock(trainer.device) - start
+
+
 def sampling_seconds(trainer: Trainer, images: int) -> float:
-    """Wall time of drawing `images` images together, the device's work included."""
+    """Time of drawing `images` images together."""
     labels = torch.arange(images, device=trainer.device) % 10
     epsilon = torch.randn(images, *trainer.network.target_shape, device=trainer.device)
     trainer.network.eval()
-    start = time.perf_counter()
+    start = clock(trainer.device)
     with torch.no_grad(), autocast(trainer.spec.compute, trainer.device):
         trainer.method.predictors()[""].sample(labels, epsilon).cpu()
-    return time.perf_counter() - start
+    return clock(trainer.device) - start
 
 
 def measure(device: str, images: int, rounds: int, batch_size: int | None = None) -> dict:
@@ -54,7 +70,7 @@ def measure(device: str, images: int, rounds: int, batch_size: int | None = None
         for i in range(-WARM_UP, rounds):
             for key, trainer in trainers.items():
                 drawn = sampling_seconds(trainer, images)
-                trained = seconds_of(trainer, i + WARM_UP)
+                trained = training_seconds(trainer, i + WARM_UP)
                 if i >= 0:
                     sampling[key].append(drawn / images)
                     training[key].append(trained)

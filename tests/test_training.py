@@ -488,6 +488,16 @@ def test_moving_average_is_half_way_after_its_half_life():
     assert torch.equal(average.shadow["bias"], bias), "no gradient, no move"
 
 
+def test_moving_averages_half_life_grows_with_what_a_weight_has_seen():
+    network = torch.nn.Linear(1, 1)
+    average = MovingAverage(network, batch_size=10, half_life=100, ramp=0.5)
+    assert [average.decay(n) for n in (1, 4, 20, 1000)] == pytest.approx([0.25, 2**-0.5, 2**-0.1, 2**-0.1])
+    network.weight.grad = torch.ones(1, 1)
+    for _ in range(3):
+        average.update(network)
+    assert average.updates == {"weight": 3, "bias": 0}
+
+
 def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_elsewhere(trainer, tmp_path):
     made = trainer(tmp_path)
     decay = 0.5 ** (16 / 100)
