@@ -18,6 +18,7 @@ container: "envs/dblocks.sif"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/images.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/tables.smk"
 

@@ -16,28 +16,43 @@ from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
 from dblocks.methods.masked_diffusion import MaskedDiffusion
+from dblocks.networks.autoencoder import Autoencoder
+from dblocks.networks.dit import DiTDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tasks.classification import Classification
+from dblocks.tasks.image_generation import ImageGeneration, Needs
+from dblocks.tasks.image_reconstruction import ImageReconstruction
 from dblocks.tasks.masked_text import MASK, MaskedText
 
 
-def build(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Any]:
-    """(method, task) of a run, weights initialised as a function of the seed."""
-    builders = {"classification": build_classification, "masked_text": build_masked_text}
-    method, task = builders[spec.task.name](spec, data, device)
+def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None) -> tuple[Any, Any]:
+    """(method, task) of a run, weights initialised as a function of the seed.
+
+    Args:
+        needs: what its evaluation reads besides the data.
+    """
+    makers = {
+        "classification": build_classification,
+        "masked_text": build_masked_text,
+        "image_generation": build_image_generation,
+        "image_reconstruction": build_image_reconstruction,
+    }
+    method, task = makers[spec.task.name](spec, data, device, needs or Needs())
     method.network.to(device)
-    if wants_compile(spec.compute, device):
+    if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
         # layer by layer: all layers share one compiled graph, whichever blocks they are in
         for layer in method.network.layers:
             layer.compile()
     return method, task
 
 
-def build_masked_text(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[MaskedDiffusion, MaskedText]:
+def build_masked_text(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[MaskedDiffusion, MaskedText]:
     """Masked diffusion: the baseline is one block of all layers."""
     task, method = MaskedText(spec, data, device), spec.method
     options = {}
@@ -51,7 +66,29 @@ def build_masked_text(spec: RunSpec, data: PreparedData, device: torch.device) -
     return MaskedDiffusion(spec, network, partition, task), task
 
 
-def build_classification(spec: RunSpec, data: PreparedData, device: torch.device) -> tuple[Any, Classification]:
+def build_image_generation(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, ImageGeneration]:
+    """A DiT cut into blocks; with one block it is the whole network, trained end to end."""
+    task = ImageGeneration(spec, data, device, needs)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    partition = partition_of(spec.method, spec.network.layers)
+    parts = (partition, task.shape, task.info.num_classes, task.sigma_data())
+    return DiffusionBlocksMethod(spec, DiTDenoiser(spec.network, spec.method, *parts), task), task
+
+
+def build_image_reconstruction(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, ImageReconstruction]:
+    """A small autoencoder."""
+    task = ImageReconstruction(spec, data, device)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    return EndToEnd(Autoencoder(spec.network, task.info.image_shape), task), task
+
+
+def build_classification(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, Classification]:
     """A ViT, trained in any of the ways there are."""
     task = Classification(spec, data, device)
     shape, classes = task.info.image_shape, task.info.num_classes

@@ -17,7 +17,8 @@ def run(options: argparse.Namespace) -> None:
     from dblocks.slurm import requeue
 
     try:
-        print(execute(options.spec, options.data.parent, options.wandb, progress=not options.quiet))
+        needs = dict(options.need)
+        print(execute(options.spec, options.data.parent, options.wandb, not options.quiet, needs))
     except Interrupted as stop:
         if stop.progress:
             requeue()
@@ -30,6 +31,20 @@ def prepare(options: argparse.Namespace) -> None:
 
     own = {"path": options.path, "title": options.title}
     print(prepare(options.name, options.data_dir, options.folder, **own, download=options.download))
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Encode a data set with a frozen autoencoder."""
+    from dblocks.encode import encode_data
+
+    print(encode_data(options.spec, options.images, options.autoencoder, options.folder))
+
+
+def weights(options: argparse.Namespace) -> None:
+    """Find published weights in the data directory, or download them there."""
+    from dblocks.weights import provide
+
+    print(provide(options.name, options.data_dir, options.manifest))
 
 
 def table(options: argparse.Namespace) -> None:
@@ -87,6 +102,14 @@ def readme(options: argparse.Namespace) -> None:
     print(write_readme())
 
 
+def role(text: str) -> tuple[str, Path]:
+    """ROLE=PATH of the command line."""
+    name, _, path = text.partition("=")
+    if name not in ("extractor", "autoencoder", "images") or not path:
+        raise argparse.ArgumentTypeError(f"'{text}' is not extractor=, autoencoder= or images= and a path")
+    return name, Path(path)
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     top = argparse.ArgumentParser(prog="dblocks", description="Tables of DiffusionBlocks, step by step.")
@@ -108,6 +131,16 @@ def parser() -> argparse.ArgumentParser:
             {"choices": modes, "default": os.environ.get("DBLOCKS_WANDB", "off"), "help": "default: %(default)s"},
         ),
         ("--quiet", {"action": "store_true", "help": "no progress bar"}),
+        (
+            "--need",
+            {
+                "action": "append",
+                "default": [],
+                "type": role,
+                "metavar": "ROLE=PATH",
+                "help": "what an image generator is evaluated with: extractor, autoencoder, images",
+            },
+        ),
     )
     verb(
         prepare,
@@ -117,6 +150,19 @@ def parser() -> argparse.ArgumentParser:
         ("--path", {"type": Path, "help": "your own text, for characters, documents and sentences"}),
         ("--title", {"help": "the name that text bears in records"}),
         ("--download", {"action": "store_true", "help": "fetch what is not in the data directory"}),
+    )
+    verb(
+        encode,
+        ("spec", {"type": Path, "help": "spec.json of a run that is to train on the latents"}),
+        ("--images", {"type": Path, "required": True, "help": "manifest.json of the prepared images"}),
+        ("--autoencoder", {"type": Path, "required": True, "help": "record.json of its run, or its weights' manifest"}),
+        ("--folder", {"type": Path, "required": True, "help": "where to write shards and manifest"}),
+    )
+    verb(
+        weights,
+        ("name", {"help": "inception or sd-vae-ft-ema"}),
+        ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
+        ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
     )
     verb(
         table,

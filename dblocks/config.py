@@ -20,7 +20,7 @@ from dblocks.data.registry import ImageDataset, TextDataset, character_splits, d
 from dblocks.data.sources import characters_in, fingerprint
 from dblocks.errors import UserError
 from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, DataSpec, MaskedTextSpec, Part, RunSpec
-from dblocks.versions import versions_of
+from dblocks.versions import COMPONENTS, versions_of
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
@@ -192,6 +192,8 @@ def resolve(
         overrides or {},
     ):
         fields = merge(fields, layer)
+    if fields.get("task") != "image_generation":
+        fields.pop("generation", None)  # the command line gives it to every run
     fields |= {"experiment": experiment_name, "variant": variant, "scale": scale, "seed": seed}
     place = f"{config_dir / 'runs' / experiment_name}.yaml: variant {variant} at scale {scale}"
     try:
@@ -199,7 +201,33 @@ def resolve(
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
     check_data_fits(spec, place)
-    return spec
+    return with_needed_identities(spec, overrides, config_dir)
+
+
+def needed_specs(
+    spec: RunSpec, overrides: Mapping[str, Any] | None = None, config_dir: Path = CONFIG_DIR
+) -> dict[str, RunSpec]:
+    """The runs whose weights a run reads, by role, at its scale; seed 0.
+
+    Of the overrides they take data, compute and max_steps: the rest is meant for networks and methods like the run's.
+    """
+    needed = spec.generation.needed_runs() if spec.generation else {}
+    over = {key: value for key, value in (overrides or {}).items() if key in ("data", "compute")}
+    if steps := (overrides or {}).get("training", {}).get("max_steps"):
+        over["training"] = {"max_steps": steps}
+    return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in needed.items()}
+
+
+def with_needed_identities(spec: RunSpec, overrides: Mapping[str, Any] | None, config_dir: Path) -> RunSpec:
+    """`spec` with the identities of the runs it reads, so that its own identity holds them."""
+    identities = {role: identity(needed) for role, needed in needed_specs(spec, overrides, config_dir).items()}
+    if not identities:
+        return spec
+    update: dict[str, Any] = {"classifier_identity": identities.get("extractor")}
+    if "autoencoder" in identities:
+        latents = {"autoencoder_identity": identities["autoencoder"]}
+        update["latents"] = spec.generation.latents.model_copy(update=latents)
+    return spec.model_copy(update={"generation": spec.generation.model_copy(update=update)})
 
 
 def check_data_fits(spec: RunSpec, place: str) -> None:
@@ -213,10 +241,9 @@ def check_data_fits(spec: RunSpec, place: str) -> None:
         raise UserError(f"{place}: data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
     if isinstance(info, ImageDataset):
         _, height, width = info.image_shape
-        if height % spec.network.patch_size or width % spec.network.patch_size:
-            raise UserError(
-                f"{place}: network.patch_size: {spec.network.patch_size} does not divide images of {height}×{width}"
-            )
+        patch = getattr(spec.network, "patch_size", 1)
+        if height % patch or width % patch:
+            raise UserError(f"{place}: network.patch_size: {patch} does not divide images of {height}×{width}")
 
 
 def canonical_json(value: Any) -> str:
@@ -233,6 +260,10 @@ def identity(spec: RunSpec) -> str:
     if spec.compute.device == "cuda":
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
+    # added after the first runs were made: they count where they are set
+    for section, field in ((content, "generation"), (content["training"], "ema_ramp")):
+        if section[field] is None:
+            del section[field]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
@@ -247,6 +278,32 @@ def data_key(data: DataSpec) -> str:
     """The folder of a prepared data set: its name, or title and hash8 of a user's own text."""
     title, _, digest = data_fingerprint(data).rpartition("-")
     return data.name if data.path is None else f"{title}-{digest[:8]}"
+
+
+def latents_fingerprint(spec: RunSpec) -> str:
+    """What names the exact latents of a run: the images, and the autoencoder with its version."""
+    latents = spec.generation.latents
+    content = [
+        data_fingerprint(spec.data),
+        latents.autoencoder,
+        latents.autoencoder_identity,
+        COMPONENTS["data.latents"],
+    ]
+    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
+
+
+def training_fingerprint(spec: RunSpec) -> str:
+    """What names the exact arrays a run trains on: its data set's, or their latents."""
+    in_latents = spec.generation is not None and spec.generation.latents is not None
+    return latents_fingerprint(spec) if in_latents else data_fingerprint(spec.data)
+
+
+def training_key(spec: RunSpec) -> str:
+    """The folder of the arrays a run trains on, as `data_key` for the data set itself."""
+    fingerprint_ = training_fingerprint(spec)
+    if fingerprint_ == data_fingerprint(spec.data):
+        return data_key(spec.data)
+    return f"{data_key(spec.data)}-latents-{fingerprint_.rpartition('-')[2][:8]}"
 
 
 def run_name(spec: RunSpec) -> str:

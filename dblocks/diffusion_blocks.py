@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dblocks.noise import NoiseDistribution, NoiseLevel, Preconditioning, sigma_grid, weighted_mean
 from dblocks.partition import Partition, noise_distribution
-from dblocks.sampling import euler_sample, start_deviation
+from dblocks.sampling import euler_sample, guided, start_deviation
 from dblocks.spec import DiffusionBlocksSpec
 
 
@@ -40,10 +40,14 @@ class Denoiser(Protocol):
 
 @dataclass
 class DiffusionBlocks:
-    """A denoising network together with its noise: the training loss of one block and the routed sampler."""
+    """A denoising network together with its noise: the training loss of one block and the routed sampler.
+
+    `guidance` other than 1 needs a denoiser that has `unconditional(inputs)`, the inputs that say nothing.
+    """
 
     denoiser: Denoiser
     spec: DiffusionBlocksSpec
+    guidance: float = 1.0
 
     def __post_init__(self):
         self.partition = self.denoiser.partition
@@ -77,9 +81,13 @@ class DiffusionBlocks:
         return start_deviation(self.spec.sampling.start_noise, self.noise.sigma_max) * epsilon
 
     def predict_at(self, level: NoiseLevel, z: Tensor, inputs: Tensor) -> Tensor:
-        """The prediction at one noise level, by the block that owns it."""
-        sigma = torch.full((len(z),), level.sigma, device=z.device)
-        return self.denoiser.denoise(self.partition.owner(level), z, sigma, inputs)
+        """The prediction at one noise level, by the block that owns it; guided, it takes two in one batch."""
+        block, sigma = self.partition.owner(level), torch.full((len(z),), level.sigma, device=z.device)
+        if self.guidance == 1:
+            return self.denoiser.denoise(block, z, sigma, inputs)
+        both = torch.cat([inputs, self.denoiser.unconditional(inputs)])
+        pair = self.denoiser.denoise(block, torch.cat([z, z]), torch.cat([sigma, sigma]), both)
+        return guided(*pair.chunk(2), self.guidance)
 
     def sample(self, inputs: Tensor, epsilon: Tensor) -> Tensor:
         """From noise along the grid to the prediction at its last level, each level by the block that owns it.

@@ -19,7 +19,9 @@ from dblocks.config import (
     identity,
     load_experiments,
     load_scales,
+    needed_specs,
     resolve,
+    training_key,
 )
 from dblocks.data.files import write_atomically
 from dblocks.data.origins import WEIGHTS
@@ -44,6 +46,7 @@ class Plan:
         run_of: run folder name by "<experiment>/<variant>", for the rows that are not skipped.
         skipped: the data set whose absence skips a row, by "<experiment>/<variant>".
         config_dir: the configuration it was made of.
+        needed: for each run, the run folder names of those whose weights it reads, by role.
     """
 
     command_line: CommandLine
@@ -52,6 +55,7 @@ class Plan:
     run_of: dict[str, str]
     skipped: dict[str, str]
     config_dir: Path
+    needed: dict[str, dict[str, str]]
 
     @property
     def root(self) -> Path:
@@ -93,8 +97,32 @@ class Plan:
         return list(dict.fromkeys(path for row in rows for path in self.records_of_row(row.run)))
 
     def manifest_of(self, run: str) -> Path:
-        """The manifest of the prepared data a run reads."""
-        return self.manifest(data_key(self.runs[run][0].data))
+        """The manifest of the arrays a run trains on: its prepared data, or their latents."""
+        return self.manifest(training_key(self.runs[run][0]))
+
+    def needs_of(self, run: str) -> dict[str, Path]:
+        """What a run reads besides its training data, by role: records, weights' manifests, images in pixels."""
+        spec = self.runs[run][0]
+        if spec.generation is None:
+            return {}
+        needs = {role: self.folder(self.needed[run][role], 0) / RECORD for role in spec.generation.needed_runs()}
+        needs |= {role: self.weights(name) for role, name in spec.generation.needed_weights().items()}
+        if spec.generation.latents is not None:
+            needs["images"] = self.manifest(data_key(spec.data))
+        return needs
+
+    def needs_arguments(self, run: str) -> list[str]:
+        """`--need` arguments of `dblocks run`."""
+        return [part for role, path in self.needs_of(run).items() for part in ("--need", f"{role}={path}")]
+
+    def weights(self, name: str) -> Path:
+        """The manifest of published weights."""
+        return Path(self.command_line.results_dir) / "weights" / f"{name}.json"
+
+    def encoded(self) -> dict[str, str]:
+        """For each folder of latents, one of the runs that train on them."""
+        runs = {training_key(specs[0]): run for run, specs in self.runs.items()}
+        return {key: run for key, run in runs.items() if key != data_key(self.runs[run][0].data)}
 
     def manifest(self, key: str) -> Path:
         """The manifest of a prepared data set; it is shared by all scales."""
@@ -121,7 +149,7 @@ class Plan:
 
     def first_line(self) -> str:
         """What every plan says first: scale, seeds, data directory."""
-        seeds = sorted({len(specs) for specs in self.runs.values()}) or [0]
+        seeds = sorted({len(self.runs[run]) for run in self.run_of.values()}) or [0]
         skip = f", skip: {', '.join(self.command_line.skip)}" if self.command_line.skip else ""
         return (
             f"dblocks: scale {self.command_line.scale}, seeds {'/'.join(map(str, seeds))} a run, "
@@ -210,7 +238,15 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
                 runs[run] = [
                     spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
                 ]
-    plan = Plan(command_line, tables, runs, run_of, skipped, config_dir)
+    needed: dict[str, dict[str, str]] = {}
+    for run, specs in list(runs.items()):
+        needed[run] = {}
+        overrides = command_line.overrides(f"{specs[0].experiment}/{specs[0].variant}")
+        for role, spec in needed_specs(specs[0], overrides, config_dir).items():
+            key = identity(spec)
+            needed[run][role] = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
+            runs.setdefault(needed[run][role], [spec])
+    plan = Plan(command_line, tables, runs, run_of, skipped, config_dir, needed)
     if check_data:
         plan.check_data()
     return plan

@@ -29,6 +29,10 @@ class Metric(Part):
     standard_error: float | None = Field(
         None, ge=0, description="Standard error of the value over those samples; None: not estimated."
     )
+    values: tuple[float, ...] | None = Field(None, description="All evaluations, where `value` is the least of them.")
+    mean: float | None = Field(None, description="Their mean.")
+    extractor: str | None = Field(None, description="Where the features come from, and their checksum.")
+    reference: int | None = Field(None, description="Images of the split that the samples are compared with.")
 
 
 class Machine(Part):

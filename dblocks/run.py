@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dblocks.config import budget_fraction, data_fingerprint, first_error, identity, run_name, total_steps
+from dblocks.config import budget_fraction, first_error, identity, run_name, total_steps, training_fingerprint
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
@@ -49,17 +49,27 @@ def read_spec(path: Path) -> RunSpec:
         raise UserError(f"{path}: {first_error(error)}") from error
 
 
-def execute(spec_path: Path, data_folder: Path, wandb_mode: str = "off", progress: bool = False) -> Path:
+def execute(
+    spec_path: Path,
+    data_folder: Path,
+    wandb_mode: str = "off",
+    progress: bool = False,
+    needs: dict[str, Path] | None = None,
+) -> Path:
     """Bring the run of `spec_path` to its record, from wherever it stands. Returns the record's path.
 
+    Args:
+        needs: what its evaluation reads besides the data, by role (tasks/image_generation.py).
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
     with owned(spec_path.parent):
-        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress)
+        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
 
 
-def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool) -> Path:
+def _execute(
+    spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool, needs: dict[str, Path]
+) -> Path:
     if finished(folder):
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
@@ -69,7 +79,8 @@ def _execute(spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, pr
         )
     try:
         with interrupt_on_sigterm() as attempt:
-            record = train_and_evaluate(spec, folder, PreparedData(data_folder), attempt, wandb_mode, progress)
+            data = PreparedData(data_folder)
+            record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     except TrainingFailed as error:
         write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
         raise
@@ -94,20 +105,27 @@ def finished(folder: Path) -> bool:
 
 
 def train_and_evaluate(
-    spec: RunSpec, folder: Path, data: PreparedData, attempt: Attempt, wandb_mode: str, progress: bool
+    spec: RunSpec,
+    folder: Path,
+    data: PreparedData,
+    attempt: Attempt,
+    wandb_mode: str,
+    progress: bool,
+    needs: dict[str, Path],
 ) -> Record:
     """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
     import torch
 
     from dblocks.build import build
     from dblocks.machine import autocast, describe, peak_memory, pick_device
+    from dblocks.tasks.image_generation import Needs
 
-    if data.fingerprint != (wanted := data_fingerprint(spec.data)):
+    if data.fingerprint != (wanted := training_fingerprint(spec)):
         raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     torch.use_deterministic_algorithms(spec.compute.deterministic)
-    method, task = build(spec, data, device)
+    method, task = build(spec, data, device, Needs(needs, folder))
     was_trained = any(folder.glob("weights-*.pt"))
     weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
     attempt.progress = not was_trained

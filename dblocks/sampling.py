@@ -1,4 +1,4 @@
-"""Euler's method on the probability-flow ODE, with the sign that walks towards the data.
+"""Euler's method on the probability-flow ODE, with the sign that walks towards the data, and guidance.
 
 Equations (3)–(5) as printed add (Δσ/σ)(z − D), which walks away; EDM's step (Karras et al. 2022,
 Algorithm 1) and the official code are as below.
@@ -18,6 +18,11 @@ def euler_step(z: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> 
     """z + (σ_next − σ)·(z − D)/σ = (σ_next/σ)·z + (1 − σ_next/σ)·D, any shape."""
     ratio = sigma_next / sigma
     return ratio * z + (1 - ratio) * denoised
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance on D, all channels (Ho & Salimans 2022): D_∅ + s·(D_c − D_∅), any shape."""
+    return unconditional + scale * (conditional - unconditional)
 
 
 def start_deviation(start_noise: str, sigma_max: float) -> float:

@@ -97,6 +97,33 @@ class MaskedLMSpec(Part):
         return self
 
 
+class DiTSpec(Part):
+    """Diffusion Transformer (Peebles & Xie 2023), S/2 by default."""
+
+    name: Literal["dit"] = "dit"
+    layers: int = Field(12, ge=1)
+    width: int = Field(384, ge=4, multiple_of=4, description="A multiple of 4: half of the positions per axis.")
+    heads: int = Field(6, ge=1)
+    patch_size: int = Field(2, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    label_dropout: float = Field(0.1, ge=0, le=1, description="Share of training labels replaced by the null class.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class AutoencoderSpec(Part):
+    """A small convolutional autoencoder, the stand-in for a published one where that cannot be had."""
+
+    name: Literal["autoencoder"] = "autoencoder"
+    layers: int = Field(1, ge=1, description="Stages, each of which halves the image's sides.")
+    width: int = Field(32, ge=1, description="Channels of the hidden convolutions.")
+    latent_channels: int = Field(4, ge=1)
+
+
 class NoiseSpec(Part):
     """log σ ~ N(p_mean, p_std²), truncated to [sigma_min, sigma_max]; EDM preconditioning (paper, Section 3)."""
 
@@ -104,8 +131,10 @@ class NoiseSpec(Part):
     p_std: float = Field(1.2, gt=0)
     sigma_min: float = Field(0.002, gt=0)
     sigma_max: float = Field(80.0, gt=0)
-    sigma_data: Literal["paper", "embedding_rms"] = Field(
-        "paper", description="0.5 as in the paper, or the per-dimension RMS 1/√d of unit-norm embeddings."
+    sigma_data: Literal["paper", "embedding_rms", "data_rms"] = Field(
+        "paper",
+        description="0.5 as in the paper; the per-dimension RMS 1/√d of unit-norm embeddings; or the RMS measured on "
+        "training images or latents.",
     )
 
     @model_validator(mode="after")
@@ -243,6 +272,9 @@ class TrainingSpec(Part):
     ema_half_life: float | None = Field(
         None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
     )
+    ema_ramp: float | None = Field(
+        None, gt=0, description="The half-life is at most this share of the samples seen so far (EDM: 0.05)."
+    )
     max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
 
     @model_validator(mode="after")
@@ -298,8 +330,75 @@ class MaskedTextSpec(Part):
     )
 
 
-Task = Annotated[ClassificationSpec | MaskedTextSpec, Field(discriminator="name")]
-Network = Annotated[ViTSpec | MaskedLMSpec, Field(discriminator="name")]
+class ImageGenerationSpec(Part):
+    """Images from labels and noise; FID and KID. What it is evaluated by is the section `generation`."""
+
+    name: Literal["image_generation"] = "image_generation"
+
+
+class ImageReconstructionSpec(Part):
+    """Images through an autoencoder and back; squared error."""
+
+    name: Literal["image_reconstruction"] = "image_reconstruction"
+
+
+Task = Annotated[
+    ClassificationSpec | MaskedTextSpec | ImageGenerationSpec | ImageReconstructionSpec, Field(discriminator="name")
+]
+
+
+class LatentsSpec(Part):
+    """Diffusion in the latent space of a frozen autoencoder; images are encoded once, samples are decoded."""
+
+    autoencoder: str = Field(
+        "sd-vae-ft-ema", description="Published weights by name, or the <experiment>/<variant> that trains one."
+    )
+    autoencoder_identity: str | None = Field(None, description="Identity of that run; filled in when resolved.")
+    scale: Literal["sd", "sd_half", "unit", "half"] = Field(
+        "sd",
+        description="Factor on latents: 0.18215 (Stable Diffusion's, deviation about 1), half of it, or whatever gives "
+        "the training latents deviation 1 or 0.5.",
+    )
+
+
+class GenerationSpec(Part):
+    """What an image generator is evaluated by. Belongs to task image_generation alone."""
+
+    samples: int = Field(50_000, ge=2, description="Images drawn for one evaluation, labels uniformly at random.")
+    repeats: int = Field(3, ge=1, description="Evaluations, each of its own samples; the least FID counts (EDM).")
+    batch_size: int = Field(500, ge=1, description="Images drawn together, one file a batch.")
+    guidance: float = Field(2.0, ge=0, description="Classifier-free guidance scale on D at every σ; 1 is none.")
+    extractor: Literal["inception", "classifier"] = Field(
+        "inception", description="Features of FID: Inception 2015, or a classifier trained on the same data."
+    )
+    classifier: str | None = Field(None, description="The <experiment>/<variant> that trains the classifier.")
+    classifier_identity: str | None = Field(None, description="Identity of that run; filled in when resolved.")
+    kid_subsets: int = Field(100, ge=1)
+    kid_subset_size: int = Field(1000, ge=2, description="Cut to the smaller of the two sets.")
+    latents: LatentsSpec | None = Field(None, description="Diffuse latents instead of pixels.")
+
+    @model_validator(mode="after")
+    def _classifier_is_named(self):
+        if self.extractor == "classifier" and self.classifier is None:
+            raise ValueError("extractor 'classifier' needs classifier: the <experiment>/<variant> that trains it")
+        return self
+
+    def needed_runs(self) -> dict[str, str]:
+        """The runs whose weights this one reads, by role: `extractor`, `autoencoder`."""
+        runs = {"extractor": self.classifier} if self.extractor == "classifier" else {}
+        if self.latents is not None and "/" in self.latents.autoencoder:
+            runs["autoencoder"] = self.latents.autoencoder
+        return runs
+
+    def needed_weights(self) -> dict[str, str]:
+        """The published weights this run reads, by role."""
+        weights = {"extractor": "inception"} if self.extractor == "inception" else {}
+        if self.latents is not None and "/" not in self.latents.autoencoder:
+            weights["autoencoder"] = self.latents.autoencoder
+        return weights
+
+
+Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec, Field(discriminator="name")]
 Method = Annotated[
     EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
     Field(discriminator="name"),
@@ -312,6 +411,8 @@ PARTS_OF_TASK = {
         "method": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
     },
     "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
+    "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
+    "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
@@ -339,6 +440,7 @@ class RunSpec(Part):
     network: Network
     method: Method
     training: TrainingSpec
+    generation: GenerationSpec | None = Field(None, description="Of task image_generation, and of no other.")
     compute: ComputeSpec = ComputeSpec()
     logging: LoggingSpec = LoggingSpec()
     resources: ResourceSpec = ResourceSpec()
@@ -377,6 +479,12 @@ class RunSpec(Part):
             for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
                 if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
                     raise ValueError(f"method.{field}: has no meaning for masks (task masked_text); leave it out")
+        if (self.generation is not None) != (self.task.name == "image_generation"):
+            raise ValueError(f"generation: task {self.task.name} {'has none' if self.generation else 'needs it'}")
+        if isinstance(self.method, DiffusionBlocksSpec):
+            wrong = "embedding_rms" if self.task.name == "image_generation" else "data_rms"
+            if self.method.noise.sigma_data == wrong:
+                raise ValueError(f"method.noise.sigma_data '{wrong}' means nothing to task {self.task.name}")
         return self
 
     @property
@@ -386,4 +494,4 @@ class RunSpec(Part):
 
 
 # Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.
-IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "compute")
+IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "generation", "compute")

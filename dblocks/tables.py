@@ -37,18 +37,31 @@ CSV_COLUMNS = (
 )
 
 
+class Substitute(Part):
+    """What fills a column where its own metric could not be measured; the paper's value never stands beside it."""
+
+    metric: str
+    label: str = Field(description="Its heading; {dataset} becomes the data set's name.")
+
+
 class Column(Part):
     metric: str = Field(description="Metric key in the records.")
     label: str
     unit: str
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
+    substitute: Substitute | None = None
+
+    def of(self, record: Record) -> Metric | None:
+        """The column's metric in a record, else its substitute, else nothing."""
+        return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
 
 
 class Row(Part):
     row: str = Field(description="Name as in the paper.")
     run: str = Field(description="<experiment>/<variant> that fills it.")
     paper: dict[str, float] = Field({}, description="The paper's values by metric.")
+    paper_dataset: str | None = Field(None, description="Data set of its paper values; default: the table's.")
     note: str | None = None
 
 
@@ -78,7 +91,8 @@ class Cell:
     """One row under one metric: all seeds of one run.
 
     Attributes:
-        paper: the paper's value, None where it has none or was taken on another data set.
+        paper: the paper's value, None where it has none, was taken on another data set or with another metric.
+        paper_dataset: the data set of the row's paper values.
         metrics: the metric by seed; empty where missing.
         missing: why, where there is nothing.
     """
@@ -92,6 +106,24 @@ class Cell:
     budget: float | None
     records: tuple[str, ...]
     missing: str | None = None
+    paper_dataset: str = ""
+
+    @property
+    def measured(self) -> str:
+        """The metric that is shown: the column's own, or its substitute."""
+        return next((metric.name for metric in self.metrics.values()), self.column.metric)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all that was measured is the paper's metric on the paper's data set."""
+        return all((m.name, m.dataset) == (self.column.metric, self.paper_dataset) for m in self.metrics.values())
+
+    @property
+    def label(self) -> str:
+        """The heading that fits what was measured."""
+        if self.measured == self.column.metric:
+            return self.column.label
+        return self.column.substitute.label.format(dataset=next(iter(self.metrics.values())).dataset)
 
     @property
     def values(self) -> list[float]:
@@ -122,7 +154,7 @@ class Cell:
         fixed = {
             "table": self.table,
             "row": self.row,
-            "metric": self.column.metric,
+            "metric": self.measured,
             "unit": self.column.unit,
             "scale": self.scale,
         }
@@ -177,19 +209,24 @@ def table_cells(
         found = records.get(row.run, [])
         check_same_run(row, found)
         for column in table.columns:
-            metrics = {r.spec.seed: m for _, r in found if (m := r.metric(column.metric)) is not None}
-            on_paper_data = found and found[0][1].spec.data.name == table.paper_dataset
+            metrics = {r.spec.seed: m for _, r in found if (m := column.of(r)) is not None}
+            if len({metric.name for metric in metrics.values()}) > 1:
+                raise UserError(f"row '{row.row}': {column.metric} and its substitute in records of one run")
+            paper_dataset = row.paper_dataset or table.paper_dataset
+            on_paper_data = found and found[0][1].spec.data.name == paper_dataset
+            substituted = any(metric.name != column.metric for metric in metrics.values())
             cells.append(
                 Cell(
                     table=table.table,
                     row=row.row,
                     column=column,
-                    paper=row.paper.get(column.metric) if on_paper_data else None,
+                    paper=row.paper.get(column.metric) if on_paper_data and not substituted else None,
                     metrics=metrics,
                     scale=scale,
                     budget=found[0][1].budget if found else None,
                     records=tuple(path for path, _ in found) if metrics else (),
                     missing=missing.get(row.run),
+                    paper_dataset=paper_dataset,
                 )
             )
     return cells

@@ -65,17 +65,28 @@ def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float
 
 
 class MovingAverage:
-    """Exponential moving average of the weights, moved only where a step has updated them."""
+    """Exponential moving average of the weights, moved only where a step has updated them.
 
-    def __init__(self, network: nn.Module, decay: float):
-        self.decay = decay
+    Its half-life counts the samples that a weight has seen; `ramp` keeps it below that share of them (EDM).
+    """
+
+    def __init__(self, network: nn.Module, batch_size: int, half_life: float, ramp: float | None = None):
+        self.batch_size, self.half_life, self.ramp = batch_size, half_life, ramp
         self.shadow = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+        self.updates = dict.fromkeys(self.shadow, 0)
+
+    def decay(self, updates: int) -> float:
+        """Factor on the average at a weight's update number `updates`, counted from 1."""
+        seen = updates * self.batch_size
+        half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * seen)
+        return 0.5 ** (self.batch_size / half_life)
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
-                self.shadow[name].lerp_(parameter, 1 - self.decay)
+                self.updates[name] += 1
+                self.shadow[name].lerp_(parameter, 1 - self.decay(self.updates[name]))
 
 
 @dataclass
@@ -129,7 +140,7 @@ class Trainer:
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         half_life = training.ema_half_life
-        self.ema = half_life and MovingAverage(self.network, 0.5 ** (training.batch_size / half_life))
+        self.ema = half_life and MovingAverage(self.network, training.batch_size, half_life, training.ema_ramp)
         self.buffer, self.seconds = LossBuffer(), 0.0
 
     def run(self, progress: bool = False, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -200,6 +211,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow if self.ema else {},
+            "ema_updates": self.ema.updates if self.ema else {},
             "seconds": self.seconds,
         }
         save_checkpoint(self.folder, done, state)
@@ -211,7 +223,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
-            self.ema.shadow = state["ema"]
+            self.ema.shadow, self.ema.updates = state["ema"], state["ema_updates"]
         self.seconds = state["seconds"]
         return state["step"]
 

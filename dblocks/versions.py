@@ -16,10 +16,17 @@ COMPONENTS = {
     "method.contrastive_forward_forward": 1,
     "task.classification": 1,
     "task.masked_text": 1,
+    "network.dit": 1,
+    "network.autoencoder": 1,
+    "task.image_generation": 1,
+    "task.image_reconstruction": 1,
+    "data.latents": 1,
+    "metric.fid": 1,
 }
 
 
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    return {part: COMPONENTS[part] for part in parts}
+    more = ("metric.fid", "data.latents") if task == "image_generation" else ()
+    return {part: COMPONENTS[part] for part in parts + more}

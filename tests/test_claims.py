@@ -143,17 +143,21 @@ def test_a_shipped_claim_is_about_cells_that_exist(shipped):
 def test_moving_the_tolerance_of_a_shipped_claim_flips_its_verdict(shipped):
     side = "at_least" if shipped.at_least is not None else "at_most"
     bound, sign = getattr(shipped, side), 1 if side == "at_least" else -1
-    rows = {row: 0.0 for comparison in shipped.comparisons for row in (comparison.left, comparison.right)}
-    assert len(shipped.comparisons) == 1, "give every comparison its own difference here"
-    rows[shipped.comparisons[0].left] = bound + sign * 1.0
+    rows: dict[str, float] = {}
+    for comparison in shipped.comparisons:
+        if comparison.left in rows and comparison.right not in rows:
+            rows[comparison.right] = rows[comparison.left] - (bound + sign)
+        else:
+            rows.setdefault(comparison.right, 0.0)
+            rows[comparison.left] = rows[comparison.right] + bound + sign
     noise = {0: 0.0, 1: 0.1, 2: -0.1}
     cells = [
-        cell(row, {k: mean + (jitter if mean else 0.0) for k, jitter in noise.items()}) for row, mean in rows.items()
+        cell(row, {k: mean + i * jitter for k, jitter in noise.items()}) for i, (row, mean) in enumerate(rows.items())
     ]
+    own = shipped.model_copy(update={"metric": cells[0].column.metric})
 
     def outcome(shift: float) -> str:
-        moved = shipped.model_copy(update={side: bound + sign * shift, "metric": COLUMN.metric})
-        return judge(moved, cells, False).outcome
+        return judge(own.model_copy(update={side: bound + sign * shift}), cells, False).outcome
 
     assert [outcome(shift) for shift in (0.0, 1.0, 2.0)] == ["holds", "undecided", "fails"]
 

@@ -9,38 +9,74 @@ from pathlib import Path
 
 import pytest
 
-from dblocks.config import load_experiments, resolve
+from dblocks.config import load_experiments, resolve, training_key
 from dblocks.data.prepare import prepare
+from dblocks.encode import encode_data
 from dblocks.record import read_record
 from dblocks.run import execute
 from dblocks.runlog import read_log
 
 GOLDEN = Path(__file__).parent / "golden"
-RUNS = [f"{name}/{variant}" for name, experiment in load_experiments().items() for variant in experiment.variants]
+# each component's numbers once: variants of image experiments differ in fields of one method alone
+SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
+RUNS = [
+    f"{name}/{variant}"
+    for name, experiment in load_experiments().items()
+    for variant in experiment.variants
+    if not f"{name}/{variant}".startswith(SAME_CODE)
+]
+OVERRIDES = {
+    "training": {"max_steps": 6},
+    "compute": {"device": "cpu"},
+    "logging": {"log_every": 1},
+    "generation": {"samples": 20, "repeats": 1},
+}
 # a few steps' losses agree to this across processors; a real change moves them by far more
 TOLERANCE = 1e-3
 
 
-def prepared(run: str, folder: Path) -> Path:
-    """The data of a run at scale smoke, prepared below `folder` unless it is there."""
-    name = resolve(run, "smoke").data.name
-    return folder / name if (folder / name).exists() else prepare(name, None, folder / name).parent
+class Workshop:
+    """A folder where short runs are made, each once, with the data and the runs they need."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def data(self, name: str) -> Path:
+        """A prepared data set's folder."""
+        folder = self.folder / "data" / name
+        return folder if folder.exists() else prepare(name, None, folder).parent
+
+    def record(self, run: str) -> Path:
+        """The record of a run of six steps."""
+        spec = resolve(run, "smoke", 0, OVERRIDES)
+        folder, needs = self.folder / run.replace("/", "-"), {}
+        if (folder / "record.json").exists():
+            return folder / "record.json"
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(spec.model_dump_json())
+        data = self.data(spec.data.name)
+        if spec.generation:
+            needs = {role: self.record(needed) for role, needed in spec.generation.needed_runs().items()}
+        if spec.generation and spec.generation.latents:
+            needs["images"] = data / "manifest.json"
+            data = self.folder / "data" / training_key(spec)
+            encode_data(folder / "spec.json", needs["images"], needs["autoencoder"], data)
+        return execute(folder / "spec.json", data, needs=needs)
+
+    def short_run(self, run: str) -> dict:
+        """Losses of six steps, the versions behind them, and the names of the metrics."""
+        path = self.record(run)
+        record = read_record(path)
+        return {
+            "versions": record.code_versions,
+            "losses": [line["loss"] for line in read_log(path.parent / "log.jsonl")],
+            "metrics": sorted(metric.name for metric in record.metrics),
+        }
 
 
-def short_run(run: str, folder: Path, data: Path) -> dict:
-    """Losses of six steps, the versions behind them, and the names of the metrics."""
-    overrides = {"training": {"max_steps": 6}, "compute": {"device": "cpu"}, "logging": {"log_every": 1}}
-    overrides["data"] = {"max_evaluation_samples": 50}
-    spec = resolve(run, "smoke", 0, overrides)
-    folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(spec.model_dump_json())
-    record = read_record(execute(folder / "spec.json", data))
-    losses = [line["loss"] for line in read_log(folder / "log.jsonl")]
-    return {
-        "versions": record.code_versions,
-        "losses": losses,
-        "metrics": sorted(metric.name for metric in record.metrics),
-    }
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +86,9 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_numbers_change_only_with_a_version(run, data, tmp_path):
+def test_numbers_change_only_with_a_version(run, workshop):
     golden = json.loads((GOLDEN / f"{run.replace('/', '-')}.json").read_text())
-    found = short_run(run, tmp_path / "run", prepared(run, data))
+    found = workshop.short_run(run)
     assert found["versions"] == golden["versions"], "a version was raised: run `python -m tests.test_golden`"
     assert found["metrics"] == golden["metrics"]
     for step, (new, old) in enumerate(zip(found["losses"], golden["losses"], strict=True)):
@@ -62,10 +98,10 @@ def test_numbers_change_only_with_a_version(run, data, tmp_path):
 def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
+        workshop = Workshop(Path(name))
         for run in RUNS:
-            key = run.replace("/", "-")
-            text = json.dumps(short_run(run, Path(name) / key, prepared(run, Path(name) / "data")), indent=1)
-            (GOLDEN / f"{key}.json").write_text(text + "\n")
+            text = json.dumps(workshop.short_run(run), indent=1)
+            (GOLDEN / f"{run.replace('/', '-')}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,18 @@ from dblocks.plan import make_plan
 from dblocks.run import read_spec
 from tests.workflow.helpers import edit, environment
 
+GATED = {"skip": ["imagenet256"]}  # what only a person can bring
+
 
 @pytest.fixture
 def config(tmp_path) -> Path:
     """A copy of the shipped configuration to edit."""
     return Path(shutil.copytree(CONFIG_DIR, tmp_path / "config"))
+
+
+def of_rows(plan) -> list[list]:
+    """The specs of each run that fills a row; what they need besides has one seed and takes not every override."""
+    return [plan.runs[run] for run in dict.fromkeys(plan.run_of.values())]
 
 
 def add_row(config: Path, row: str, run: str) -> None:
@@ -33,7 +40,8 @@ def add_row(config: Path, row: str, run: str) -> None:
 
 def test_planning_imports_nothing_heavy(tmp_path):
     code = "import json, sys; from dblocks.plan import make_plan\n"
-    code += "for scale in ('smoke', 'short', 'paper'): plan = make_plan({'scale': scale}); plan.first_line()\n"
+    code += "for scale in ('smoke', 'short', 'paper'):\n"
+    code += "    plan = make_plan({'scale': scale, 'skip': ['imagenet256']}); plan.first_line()\n"
     code += "print(json.dumps(sorted(sys.modules)))"
     process = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True
@@ -54,15 +62,15 @@ def test_the_first_line_of_a_plan_without_runs_leaves_no_gap():
 
 @pytest.mark.parametrize(("scale", "count"), [("smoke", 1), ("short", 3), ("paper", 3)])
 def test_seeds_are_the_scales_unless_given(scale, count):
-    assert {len(specs) for specs in make_plan({"scale": scale}).runs.values()} == {count}
-    for specs in make_plan({"scale": scale, "seeds": 2}).runs.values():
+    assert {len(specs) for specs in of_rows(make_plan({"scale": scale, **GATED}))} == {count}
+    for specs in of_rows(make_plan({"scale": scale, "seeds": 2, **GATED})):
         assert [spec.seed for spec in specs] == [0, 1]
 
 
 def test_runs_over_a_gpu_day_have_one_seed_unless_asked():
     day_long = {"resources": {"gpu": 4, "runtime_minutes": 600}}
-    assert {len(specs) for specs in make_plan({"scale": "paper", "override": day_long}).runs.values()} == {1}
-    asked = make_plan({"scale": "paper", "override": day_long, "seeds": 2})
+    assert {len(specs) for specs in make_plan({"scale": "paper", **GATED, "override": day_long}).runs.values()} == {1}
+    asked = make_plan({"scale": "paper", **GATED, "override": day_long, "seeds": 2})
     assert {len(specs) for specs in asked.runs.values()} == {2}
 
 
@@ -88,7 +96,7 @@ def test_a_row_of_another_spec_is_another_run(config):
 
 def test_the_seeds_of_another_configuration_are_its_own(config):
     edit(config / "scales.yaml", "    seeds: 1\n", "    seeds: 2\n")
-    assert {len(specs) for specs in make_plan({}, config).runs.values()} == {2}
+    assert {len(specs) for specs in of_rows(make_plan({}, config))} == {2}
 
 
 def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
@@ -98,8 +106,8 @@ def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
         "      forward_forward: {data: {name: cifar10}, training",
     )
     whole, plan = make_plan({}, config), make_plan({"skip": ["cifar10"]}, config)
-    assert set(whole.datasets()) == {"cifar10", "digits", "austen"}
-    assert set(plan.datasets()) == {"digits", "austen"}
+    assert set(whole.datasets()) == {"cifar10", "digits", "digits16", "austen"}
+    assert set(plan.datasets()) == {"digits", "digits16", "austen"}
     assert set(whole.run_of) - set(plan.run_of) == {"vit/forward_forward"}
     assert plan.records_of_row("vit/forward_forward") == []
     assert len(plan.records_of("table_1")) == 3
@@ -112,7 +120,7 @@ def test_skipping_what_is_no_data_set_is_refused():
 
 def test_the_command_line_reaches_every_run():
     plan = make_plan({"device": "cpu", "max_steps": 5, "override": {"training": {"batch_size": 32}}})
-    for specs in plan.runs.values():
+    for specs in of_rows(plan):
         training = specs[0].training
         assert (specs[0].compute.device, training.max_steps, training.batch_size) == ("cpu", 5, 32)
 
@@ -121,7 +129,7 @@ def test_specs_lie_in_the_folder_their_content_names(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path / "out"), "seeds": 2})
     plan.write()
     written = sorted((tmp_path / "out" / "smoke" / "runs").rglob("*.json"))
-    assert [path.name for path in written] == ["spec.json"] * (2 * len(plan.runs))
+    assert [path.name for path in written] == ["spec.json"] * sum(map(len, plan.runs.values()))
     for path in written:
         spec = read_spec(path)
         assert path.parent == tmp_path / "out" / "smoke" / "runs" / run_name(spec) / f"seed{spec.seed}"
@@ -136,12 +144,56 @@ def test_a_spec_that_is_there_is_not_written_again(tmp_path):
 
 
 def test_names_of_rows_and_runs_are_those_of_every_scale():
-    plans = [make_plan({"scale": scale}) for scale in ("smoke", "short", "paper")]
+    plans = [make_plan({"scale": scale}, check_data=False) for scale in ("smoke", "short", "paper")]
     assert len({frozenset(plan.run_of) for plan in plans}) == 1
-    assert len({name for plan in plans for name in plan.runs}) == 3 * len(plans[0].runs)
+    assert len({name for plan in plans for name in plan.run_of.values()}) == 3 * len(set(plans[0].run_of.values()))
 
 
 def test_paper_scale_wants_cuda_unless_told_otherwise():
     assert resolve("vit/end_to_end", "paper").compute.device == "cuda"
-    specs = make_plan({"scale": "paper", "device": "cpu"}).runs.values()
+    specs = make_plan({"scale": "paper", "device": "cpu", **GATED}).runs.values()
     assert {spec.compute.device for seeds in specs for spec in seeds} == {"cpu"}
+
+
+def test_equal_image_rows_are_one_run_and_share_what_they_need():
+    plan = make_plan({})
+    run = plan.run_of
+    assert run["dit_cifar10/equi_4_4_4"] in {p.parent.parent.name for p in plan.records_of("table_7")}
+    assert run["dit_cifar10/equi_4_4_4"] in {p.parent.parent.name for p in plan.records_of("table_10")}
+    assert run["dit_cifar10/end_to_end"] in {p.parent.parent.name for p in plan.records_of("table_2")}
+    tables = ("table_2", "table_7", "table_8", "table_10")
+    rows = [row.run for table in tables for row in plan.tables[table].rows]
+    assert (len(rows), len({run[row] for row in rows})) == (22, 19)
+    # one extractor a data set, one autoencoder; the digits' classifier is Table 1's ViT
+    needed = {(role, name) for row in rows for role, name in plan.needed[run[row]].items()}
+    assert len(needed) == 3
+    assert ("extractor", run["vit/end_to_end"]) in needed
+    assert {name for _, name in needed} <= set(plan.runs)
+
+
+def test_latents_are_a_folder_of_their_own_and_encoded_once():
+    plan = make_plan({})
+    ((key, run),) = plan.encoded().items()
+    assert key.startswith("digits16-latents-")
+    assert plan.manifest_of(run) == plan.manifest(key)
+    assert plan.needs_of(run)["images"] == plan.manifest("digits16")
+    assert key not in plan.datasets()
+
+
+def test_at_the_papers_scale_images_need_published_weights_and_imagenet_a_person():
+    with pytest.raises(UserError, match=r"imagenet256.*skip=\[imagenet256\]"):
+        make_plan({"scale": "paper", "data_dir": "nowhere"})
+    plan = make_plan({"scale": "paper", "skip": ["imagenet256"]})
+    assert plan.needs_of(plan.run_of["dit_cifar10/end_to_end"]) == {"extractor": plan.weights("inception")}
+    whole = make_plan({"scale": "paper"}, check_data=False)
+    needs = whole.needs_of(whole.run_of["dit_imagenet/end_to_end"])
+    assert needs["autoencoder"] == whole.weights("sd-vae-ft-ema")
+
+
+def test_a_classifier_can_stand_in_for_inception_at_any_scale():
+    line = {"scale": "paper", "skip": ["imagenet256"], "override": {"generation": {"extractor": "classifier"}}}
+    plan = make_plan(line)
+    run = plan.run_of["dit_cifar10/end_to_end"]
+    assert plan.runs[plan.needed[run]["extractor"]][0].data.name == "cifar10"
+    assert plan.runs[plan.run_of["vit/end_to_end"]][0].generation is None
+    assert run != make_plan({**line, "override": {}}).run_of["dit_cifar10/end_to_end"]

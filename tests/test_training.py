@@ -477,7 +477,7 @@ def test_gradients_are_clipped_to_their_norm_or_not_at_all(trainer, tmp_path, cl
 def test_moving_average_is_half_way_after_its_half_life():
     network = torch.nn.Linear(2, 2)
     torch.nn.init.zeros_(network.weight)
-    average = MovingAverage(network, 0.5 ** (16 / 160))
+    average = MovingAverage(network, 16, 160)
     torch.nn.init.ones_(network.weight)
     network.weight.grad = torch.zeros(2, 2)
     bias = average.shadow["bias"].clone()
@@ -486,6 +486,16 @@ def test_moving_average_is_half_way_after_its_half_life():
         average.update(network)
         assert torch.allclose(average.shadow["weight"], torch.tensor(1 - 0.5 ** (done / 10)))
     assert torch.equal(average.shadow["bias"], bias), "no gradient, no move"
+
+
+def test_moving_averages_half_life_grows_with_what_a_weight_has_seen():
+    network = torch.nn.Linear(1, 1)
+    average = MovingAverage(network, batch_size=10, half_life=100, ramp=0.5)
+    assert [average.decay(n) for n in (1, 4, 20, 1000)] == pytest.approx([0.25, 2**-0.5, 2**-0.1, 2**-0.1])
+    network.weight.grad = torch.ones(1, 1)
+    for _ in range(3):
+        average.update(network)
+    assert average.updates == {"weight": 3, "bias": 0}
 
 
 def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_elsewhere(trainer, tmp_path):

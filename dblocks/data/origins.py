@@ -52,7 +52,24 @@ DIGITS = Origin(
     "CC BY 4.0 (UCI Machine Learning Repository)",
     prepared_bytes=130_000,
     about=True,
-    tables="1 (smoke)",
+    tables="1, 2, 7, 10 (smoke)",
+)
+DIGITS16 = Origin(
+    "the same digits, enlarged to 16×16 by linear interpolation",
+    DIGITS.licence,
+    prepared_bytes=500_000,
+    about=True,
+    tables="2, 8 (smoke)",
+)
+IMAGENET256 = Origin(
+    "ILSVRC 2012, https://www.image-net.org (or hub ILSVRC/imagenet-1k), centre-cropped to 256×256 like ADM's code",
+    "ImageNet's terms of access, for research; a person must accept them",
+    download_bytes=155_000_000_000,
+    prepared_bytes=262_000_000_000,
+    about=True,
+    gate="manual",
+    hub_id="ILSVRC/imagenet-1k",
+    tables="2, 8",
 )
 AUSTEN = Origin(
     "Sense and Sensibility (1811), Pride and Prejudice (1813), Mansfield Park (1814) and Emma (1815) by Jane Austen, "

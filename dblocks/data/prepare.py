@@ -51,7 +51,17 @@ def digits() -> dict[str, np.ndarray]:
     }
 
 
-EMBEDDED = {"digits": digits}
+def digits16() -> dict[str, np.ndarray]:
+    """The digits enlarged to 16×16: linear interpolation between pixel centres, the border repeated."""
+    arrays = digits()
+    places = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(8)))  # [16, 8]
+    for key in ("train_images", "test_images"):
+        arrays[key] = np.rint(weights @ arrays[key].astype(np.float64) @ weights.T).astype(np.uint8)
+    return arrays
+
+
+EMBEDDED = {"digits": digits, "digits16": digits16}
 
 
 def prepare(
@@ -111,6 +121,13 @@ def _room(info: Dataset, source: Source) -> int:
 def _prepare_images(info: ImageDataset, source: Source, folder: Path) -> None:
     from dblocks.data.images import load_images
 
+    if info.cropped:
+        from dblocks.data.imagenet import write_images
+
+        write_images(info, source, folder)
+        np.save(folder / "validation.npy", validation_indices(info.train_size))
+        write_manifest(folder, info.name, info.fingerprint, f"{source.kind}: {source.path}")
+        return
     if source.kind == "embedded":
         arrays, facts, where = EMBEDDED[info.name](), {}, "scikit-learn"
     else:

@@ -37,6 +37,8 @@ class ImageDataset:
         content: order-independent checksum of all images and labels (images.py); None: not known, not enforced.
         layout: how to read the official archive.
         label_column: of the hub's parquet files; the image column is `img`.
+        cropped: images of any size, from class folders or parquet files, are cropped to `image_shape`
+            (imagenet.py); there are too many to be held at once.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ImageDataset:
     origin: Origin = origins.UNKNOWN
     layout: ArchiveLayout | None = None
     label_column: str = "label"
+    cropped: bool = False
 
     def fit_size(self) -> int:
         """Training images left when the fixed validation tenth is held out."""
@@ -91,6 +94,17 @@ DATASETS: dict[str, Dataset] = {
     d.name: d
     for d in (
         ImageDataset("digits", (1, 8, 8), 10, 1437, 360, "digits-1", embedded=True, origin=origins.DIGITS),
+        ImageDataset("digits16", (1, 16, 16), 10, 1437, 360, "digits16-1", embedded=True, origin=origins.DIGITS16),
+        ImageDataset(
+            "imagenet256",
+            (3, 256, 256),
+            1000,
+            1_281_167,
+            50_000,
+            "imagenet256-1",
+            origin=origins.IMAGENET256,
+            cropped=True,
+        ),
         ImageDataset(
             "cifar100",
             (3, 32, 32),

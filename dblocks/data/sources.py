@@ -21,6 +21,7 @@ from dblocks.errors import UserError
 
 NPY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 CORPUS = Path(__file__).parent / "corpus"
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 
 
@@ -28,7 +29,7 @@ TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 class Source:
     """Data found on disk: how it is laid out, and the file or folder that holds it."""
 
-    kind: Literal["embedded", "npy", "parquet", "archive", "text"]
+    kind: Literal["embedded", "npy", "parquet", "archive", "text", "folders"]
     path: Path
 
 
@@ -60,6 +61,10 @@ def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
     if data_dir is None:
         return None
     folder, archive = data_dir / info.name, info.origin.archive
+    if isinstance(info, ImageDataset) and info.cropped:
+        if (folder / "train").is_dir() and (folder / "val").is_dir():
+            return Source("folders", folder)
+        return Source("parquet", folder) if parquet_shards(folder, "train") else None
     if isinstance(info, ImageDataset) and any((folder / file).exists() for file in NPY_FILES):
         return Source("npy", folder)
     if info.origin.hub_id and parquet_shards(folder, "train"):
@@ -78,7 +83,9 @@ def places(info: Dataset, data_dir: Path) -> list[str]:
     """The paths that `find_source` looks at, as an error message lists them."""
     folder, archive = data_dir / info.name, info.origin.archive
     found = []
-    if isinstance(info, ImageDataset):
+    if isinstance(info, ImageDataset) and info.cropped:
+        found.append(f"{folder}/{{train,val}}/<class>/*.JPEG")
+    elif isinstance(info, ImageDataset):
         found.append(f"{folder}/{{train,test}}_{{images,labels}}.npy")
     elif info.plain_file is not None:
         found.append(str(folder / info.plain_file))

@@ -55,11 +55,11 @@ class ContrastiveForwardForward:
             batch = self.task.batch(step)
             self.network.eval()
             with torch.no_grad():
-                features = self._features(batch.images)
-            return Step(F.cross_entropy(self.network.probe(features), batch.labels))
+                features = self._features(batch.inputs)
+            return Step(F.cross_entropy(self.network.probe(features), batch.targets))
         views = [self.task.batch(step, view) for view in range(2)]
-        labels = torch.cat([view.labels for view in views])
-        x = self.network.embed(self.network.raw_tokens(torch.cat([view.images for view in views])))
+        labels = torch.cat([view.targets for view in views])
+        x = self.network.embed(self.network.raw_tokens(torch.cat([view.inputs for view in views])))
         losses = []
         for layer, margin in zip(self.network.layers, self.margins, strict=True):
             x = layer(x)

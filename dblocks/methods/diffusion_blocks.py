@@ -30,7 +30,8 @@ class DiffusionBlocksMethod:
 
     def __init__(self, spec: RunSpec, denoiser: nn.Module, task: Classification):
         self.spec, self.network, self.task = spec, denoiser, task
-        self.model = DiffusionBlocks(denoiser, spec.method)
+        guidance = spec.generation.guidance if spec.generation else 1.0
+        self.model = DiffusionBlocks(denoiser, spec.method, guidance)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
@@ -39,13 +40,13 @@ class DiffusionBlocksMethod:
         batch = self.task.batch(step)
         block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.spec.method.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        sigma, epsilon = self.model.noise_draws(block, len(batch.labels), draws)
-        loss = self.model.training_loss(block, batch.images, batch.labels, sigma, epsilon)
+        sigma, epsilon = self.model.noise_draws(block, len(batch.targets), draws)
+        loss = self.model.training_loss(block, batch.inputs, batch.targets, sigma, epsilon)
         return Step(loss, block, sigma)
 
     def predictors(self) -> dict[str, Predictor]:
         """The sampler, and the noisiest block alone at σ_max, where z carries no information (trap 6)."""
-        return {"": Predictor(self._sample), "sigma_max_": Predictor(self._at_sigma_max)}
+        return {"": Predictor(self._sample, sample=self.model.sample), "sigma_max_": Predictor(self._at_sigma_max)}
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randn((count, *self.network.target_shape), generator=generator, device=generator.device)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn import functional as F
 
 from dblocks.tasks.classification import Classification, Predictor
 from dblocks.training import Step
 
 
 class EndToEnd:
-    """Cross-entropy of the network's logits."""
+    """The task's loss of the network's output."""
 
     def __init__(self, network: nn.Module, task: Classification):
         self.network, self.task = network, task
@@ -22,7 +21,7 @@ class EndToEnd:
 
     def training_step(self, step: int) -> Step:
         batch = self.task.batch(step)
-        return Step(F.cross_entropy(self.network(batch.images), batch.labels))
+        return Step(self.task.loss(self.network(batch.inputs), batch.targets))
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(lambda images, generator: self.network(images))}

@@ -53,8 +53,8 @@ class ForwardForward:
     def training_step(self, step: int) -> Step:
         batch = self.task.batch(step)
         draws = seeds.generator(self.task.device, self.spec.seed, "wrong labels", step)
-        wrong = wrong_labels(batch.labels, self.task.info.num_classes, draws)
-        goodness = self._goodness(torch.cat([batch.images, batch.images]), torch.cat([batch.labels, wrong]))
+        wrong = wrong_labels(batch.targets, self.task.info.num_classes, draws)
+        goodness = self._goodness(torch.cat([batch.inputs, batch.inputs]), torch.cat([batch.targets, wrong]))
         threshold, losses = self.spec.method.threshold, []
         for layer in goodness:
             right_goodness, wrong_goodness = layer.chunk(2)

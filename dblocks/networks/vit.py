@@ -46,12 +46,16 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
         self.head = nn.Linear(spec.width, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """What the head reads, [N, D]."""
         tokens = self.patches(images)
         x = self.dropout(torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], dim=1))
         for layer in self.layers:
             x = layer(x)
-        return self.head(self.norm(x[:, 0]))
+        return self.norm(x[:, 0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
 
 
 class ViTEmbedders(nn.Module):

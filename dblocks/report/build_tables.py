@@ -23,8 +23,8 @@ def build_table(plan: TablePlan, folder: Path) -> list[Path]:
     """
     records = {run: [(path, read_record(Path(path))) for path in paths] for run, paths in plan.records.items()}
     cells = table_cells(plan.table, plan.scale, records, plan.missing)
-    substitute = any(m.dataset != plan.table.paper_dataset for cell in cells for m in cell.metrics.values())
-    verdicts = [judge(claim, cells, trend=substitute or plan.scale != "paper") for claim in plan.claims]
+    trend = plan.scale != "paper" or not all(cell.comparable for cell in cells)
+    verdicts = [judge(claim, cells, trend) for claim in plan.claims]
     return write_table(folder, plan.table, cells, verdicts, plan.scale)
 
 

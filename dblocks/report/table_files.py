@@ -42,8 +42,9 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     with_paper = {metric for row in table.rows for metric in row.paper}
     header = ["Row"]
     for column in table.columns:
-        header += [f"{_heading(column)}, paper"] if column.metric in with_paper else []
-        header += [_heading(column)]
+        header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
+        labels = dict.fromkeys(cell.label for cell in cells if cell.column == column and cell.metrics)
+        header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
         line, own = [row.row], [cell for cell in cells if cell.row == row.row]
@@ -56,9 +57,9 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     return [[*header, "Budget"], *body]
 
 
-def _heading(column: Column) -> str:
+def _heading(column: Column, label: str) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[column.better]
-    return f"{column.label} ({column.unit}){arrow}"
+    return f"{label} ({column.unit}){arrow}" if column.unit else f"{label}{arrow}"
 
 
 def _paper_text(paper: float | None, cell: Cell) -> str:
@@ -68,16 +69,22 @@ def _paper_text(paper: float | None, cell: Cell) -> str:
 
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
-    first = next((metric for cell in cells for metric in cell.metrics.values()), None)
-    if first is None:
+    metrics = [metric for cell in cells for metric in cell.metrics.values()]
+    if not metrics:
         return f"Scale {scale}; nothing measured yet."
     seeds = sorted({seed for cell in cells for seed in cell.metrics})
+    data = dict.fromkeys(f"{m.dataset}, {m.split} split, {m.samples:,} samples" for m in metrics)
     text = (
-        f"Scale {scale}; {first.dataset}, {first.split} split, {first.samples:,} samples; seeds "
+        f"Scale {scale}; {'; '.join(data)}; seeds "
         f"{', '.join(map(str, seeds))}; mean ± sd over seeds. Budget: training samples seen, as a share of the paper's."
     )
-    if first.dataset != table.paper_dataset:
-        text += f" The paper's values are for {table.paper_dataset} and do not stand beside these."
+    if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor):
+        evaluations = max(len(metric.values or ()) for metric in metrics)
+        text += f" Least of {evaluations} evaluations a seed; features of: {'; '.join(extractors)}."
+    if papers := dict.fromkeys(
+        c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
+    ):
+        text += f" The paper's values are for {' and '.join(papers)} and do not stand beside these."
     return text
 
 

@@ -22,25 +22,28 @@ from dblocks.data.registry import dataset
 from dblocks.errors import TrainingFailed
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
+from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
 
 EVALUATION_BATCH = 1000
 
 
 @dataclass
 class Batch:
-    """Training images, float [N, C, H, W], normalised, and labels [N]."""
+    """Inputs: training images, float [N, C, H, W], normalised. Targets: labels [N]."""
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
 
 
 @dataclass
 class Predictor:
     """A way to classify: (images, generator) → scores [N, K]; `logits` says whether they are log-probabilities
-    up to a constant, so that a cross-entropy can be read off them."""
+    up to a constant, so that a cross-entropy can be read off them. `sample` is the same with noise that is given:
+    (inputs, ε) → prediction, where there is any."""
 
     scores: Callable[[Tensor, torch.Generator], Tensor]
     logits: bool = True
+    sample: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class Classification:
@@ -48,34 +51,28 @@ class Classification:
 
     def __init__(self, spec: RunSpec, data: PreparedData, device: torch.device):
         self.spec, self.device, self.info = spec, device, dataset(spec.data.name)
-        images, labels = _split(data, spec.data.train_split)
-        self.images, self.labels = _to_device(images, device), _to_device(labels, device)
+        images, labels = split_arrays(data, spec.data.train_split)
+        self.images, self.labels = to_device(images, device), to_device(labels, device)
         self.mean, self.std = channel_statistics(self.images)
-        test_images, test_labels = _split(data, spec.data.evaluation_split)
+        test_images, test_labels = split_arrays(data, spec.data.evaluation_split)
         limit = spec.data.max_evaluation_samples
         self.test_images, self.test_labels = test_images[:limit], test_labels[:limit]
-        self.steps_per_epoch = len(self.labels) // spec.training.batch_size
-        self._order_of = (-1, torch.empty(0))
+        self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 → float with the training split's mean 0 and deviation 1 a channel."""
         return (images.float() / 255 - self.mean) / self.std
 
-    def _indices(self, step: int) -> Tensor:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if self._order_of[0] != epoch:
-            draws = seeds.generator("cpu", self.spec.seed, "order", epoch)
-            order = torch.randperm(len(self.labels), generator=draws).to(self.device)
-            self._order_of = (epoch, order)
-        size = self.spec.training.batch_size
-        return self._order_of[1][position * size : (position + 1) * size]
-
     def batch(self, step: int, view: int = 0) -> Batch:
         """The batch of `step`; another `view` is another augmentation of the same images."""
-        chosen = self._indices(step)
+        chosen = self.order.indices(step)
         draws = seeds.generator(self.device, self.spec.seed, "augment", view, step)
         images = augment(self.images[chosen], self.spec.augment, draws)
         return Batch(self.normalize(images), self.labels[chosen])
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of scores [N, K], a scalar."""
+        return F.cross_entropy(scores, targets)
 
     @torch.no_grad()
     def evaluate(self, predictors: dict[str, Predictor]) -> list[Metric]:
@@ -96,7 +93,7 @@ class Classification:
         """Nothing: labels make no samples to look at."""
 
     def _scores(self, predictor: Predictor, start: int) -> Tensor:
-        images = _to_device(self.test_images[start : start + EVALUATION_BATCH], self.device)
+        images = to_device(self.test_images[start : start + EVALUATION_BATCH], self.device)
         draws = seeds.generator(self.device, self.spec.seed, "evaluate", start)
         return predictor.scores(self.normalize(images), draws).float().cpu()
 
@@ -121,16 +118,3 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     mean = counts.sum(1).double() / n
     variance = (counts**2).sum(1).double() / n - mean**2
     return tuple((x / 255).float()[:, None, None] for x in (mean, variance.sqrt()))
-
-
-def _split(data: PreparedData, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of train, fit, validation or test."""
-    if split in ("train", "test"):
-        return data.array(f"{split}_images"), data.array(f"{split}_labels")
-    images, labels, held_out = data.array("train_images"), data.array("train_labels"), data.array("validation")
-    chosen = held_out if split == "validation" else np.setdiff1d(np.arange(len(labels)), held_out)
-    return images[chosen], labels[chosen]
-
-
-def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(array)).to(device)

@@ -109,12 +109,12 @@ def test_gradients_of_a_layer_do_not_know_what_comes_after_it(method, perturbed)
 def test_layers_learn_from_both_views_with_their_own_margins(method):
     made = method(augment={"crop_padding": 2})
     views = [made.task.batch(4, view) for view in range(2)]
-    assert torch.equal(views[0].labels, views[1].labels) and not torch.equal(views[0].images, views[1].images)
-    x = made.network.embed(made.network.raw_tokens(torch.cat([view.images for view in views])))
+    assert torch.equal(views[0].targets, views[1].targets) and not torch.equal(views[0].inputs, views[1].inputs)
+    x = made.network.embed(made.network.raw_tokens(torch.cat([view.inputs for view in views])))
     expected = 0.0
     for layer, margin in zip(made.network.layers, (0.4, 0.25, 0.1), strict=True):
         x = layer(x)
-        expected += slow_loss(x.mean(1).tolist(), views[0].labels.tolist() * 2, 0.15, margin)
+        expected += slow_loss(x.mean(1).tolist(), views[0].targets.tolist() * 2, 0.15, margin)
     assert made.training_step(4).loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -141,12 +141,12 @@ def test_probe_loss_is_cross_entropy_on_mean_features_without_dropout(method):
     made.network.train()
     loss = made.training_step(2).loss
     made.network.eval()
-    x = made.network.embed(made.network.raw_tokens(batch.images))
+    x = made.network.embed(made.network.raw_tokens(batch.inputs))
     for layer in made.network.layers:
         x = layer(x)
     scores = made.network.probe(x.mean(1))
-    assert loss.item() == pytest.approx(F.cross_entropy(scores, batch.labels).item(), rel=1e-5)
-    assert torch.equal(made.predictors()[""].scores(batch.images, torch.Generator()), scores)
+    assert loss.item() == pytest.approx(F.cross_entropy(scores, batch.targets).item(), rel=1e-5)
+    assert torch.equal(made.predictors()[""].scores(batch.inputs, torch.Generator()), scores)
 
 
 def test_probe_has_its_own_learning_rate_and_every_parameter_one_group(method):

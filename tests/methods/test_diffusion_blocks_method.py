@@ -114,7 +114,7 @@ def test_training_and_prediction_are_functions_of_seed_and_step(built, tiny_spec
     losses = [made.training_step(step).loss.item() for made in (one, again, other) for step in (0, 1, 0)]
     assert losses[:3] == losses[3:6] and losses[0] == losses[2]
     assert len({*losses[:2], *losses[6:8]}) == 4
-    images = one.task.batch(0).images
+    images = one.task.batch(0).inputs
     for name in ("", "sigma_max_"):
         scores = [
             made.predictors()[name].scores(images, torch.Generator().manual_seed(seed))
@@ -126,7 +126,7 @@ def test_training_and_prediction_are_functions_of_seed_and_step(built, tiny_spec
 def test_sigma_max_predictor_is_the_noisiest_block_alone(built, tiny_spec, awaken):
     method = built(tiny_spec("diffusion_blocks", SIZES))
     awaken(method.network)
-    images, predictors = method.task.batch(0).images, method.predictors()
+    images, predictors = method.task.batch(0).inputs, method.predictors()
 
     def scores(name: str) -> torch.Tensor:
         return predictors[name].scores(images, torch.Generator().manual_seed(0)).detach()

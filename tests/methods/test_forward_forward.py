@@ -62,7 +62,7 @@ def test_label_tokens_are_distinct_for_a_hundred_classes(tiny_spec, hundred_clas
 
 def test_goodness_of_a_layer_gives_gradients_to_that_layer_alone(method):
     network, batch = (made := method()).network, made.task.batch(0)
-    for i, goodness in enumerate(made._goodness(batch.images, batch.labels)):
+    for i, goodness in enumerate(made._goodness(batch.inputs, batch.targets)):
         network.zero_grad(set_to_none=True)
         goodness.sum().backward()
         learning = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
@@ -96,7 +96,7 @@ def test_every_layer_but_the_first_reads_tokens_of_length_one(method):
     for layer in made.network.layers:
         layer.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].flatten(1).norm(dim=-1)))
     batch = made.task.batch(0)
-    made._goodness(batch.images, batch.labels)
+    made._goodness(batch.inputs, batch.targets)
     assert (lengths[0] - 1).abs().min() > 0.1
     assert torch.allclose(torch.stack(lengths[1:]), torch.ones(2, 16))
 
@@ -104,9 +104,9 @@ def test_every_layer_but_the_first_reads_tokens_of_length_one(method):
 def test_goodness_is_the_mean_square_of_the_mean_image_token(method):
     made = method()
     batch = made.task.batch(0)
-    found = made._goodness(batch.images, batch.labels)
-    label_token = made.network.label_codes[batch.labels][:, None]
-    x = made.network.embed(torch.cat([label_token, made.network.raw_tokens(batch.images)], dim=1))
+    found = made._goodness(batch.inputs, batch.targets)
+    label_token = made.network.label_codes[batch.targets][:, None]
+    x = made.network.embed(torch.cat([label_token, made.network.raw_tokens(batch.inputs)], dim=1))
     for layer, goodness in zip(made.network.layers, found, strict=True):
         x = layer(x)
         means = x[:, 1:].sum(1) / 4
@@ -119,9 +119,9 @@ def test_loss_is_softplus_around_the_threshold_for_right_and_wrong_labels(method
     batch, expected = made.task.batch(3), 0.0
     from dblocks import seeds
 
-    wrong = wrong_labels(batch.labels, 10, seeds.generator("cpu", 0, "wrong labels", 3))
-    for labels, sign in ((batch.labels, -1), (wrong, 1)):
-        for goodness in made._goodness(batch.images, labels):
+    wrong = wrong_labels(batch.targets, 10, seeds.generator("cpu", 0, "wrong labels", 3))
+    for labels, sign in ((batch.targets, -1), (wrong, 1)):
+        for goodness in made._goodness(batch.inputs, labels):
             expected += sum(math.log1p(math.exp(sign * (g - 1.5))) for g in goodness.tolist()) / 16
     assert made.training_step(3).loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -129,7 +129,7 @@ def test_loss_is_softplus_around_the_threshold_for_right_and_wrong_labels(method
 @pytest.mark.parametrize(("scored", "layers"), [("last", [2]), ("all_but_first", [1, 2])])
 def test_scores_are_the_goodness_of_each_label_in_the_scored_layers(method, scored, layers):
     made = method(method={"scored_layers": scored})
-    images = made.task.batch(0).images
+    images = made.task.batch(0).inputs
     predictor = made.predictors()[""]
     assert predictor.logits is False
     scores = predictor.scores(images, torch.Generator())
@@ -141,7 +141,7 @@ def test_scores_are_the_goodness_of_each_label_in_the_scored_layers(method, scor
 
 def test_the_label_token_changes_the_goodness(method):
     made = method()
-    images = made.task.batch(0).images
+    images = made.task.batch(0).inputs
     scores = made.predictors()[""].scores(images, torch.Generator())
     assert scores.std(dim=1).min() > 1e-4
 

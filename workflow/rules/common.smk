@@ -32,6 +32,8 @@ wildcard_constraints:
     seed=r"\d+",
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
+    latents="|".join(PLAN.encoded()) or "none",
+    weights="[a-z0-9-]+",
 
 
 def spec_of(wildcards):

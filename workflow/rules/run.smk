@@ -1,6 +1,6 @@
 """One run, one job: train, evaluate, record.
 
-INPUTS: the run's spec.json, its prepared data. OUTPUTS: record.json; checkpoints, weights and log lie
+INPUTS: the run's spec.json, its prepared data, what its evaluation needs. OUTPUTS: record.json; checkpoints, weights and log lie
 beside it undeclared, so that Snakemake never deletes them.
 """
 
@@ -12,6 +12,7 @@ rule run:
         spec=ancient(f"{ROOT}/runs/{{run}}/seed{{seed}}/spec.json"),
         # not ancient: behind an ancient file that is made again, Snakemake forgets to ask what else is to be done
         data=lambda wildcards: str(PLAN.manifest_of(wildcards.run)),
+        needs=lambda wildcards: [str(path) for path in PLAN.needs_of(wildcards.run).values()],
     output:
         f"{ROOT}/runs/{{run}}/seed{{seed}}/record.json",
     log:
@@ -23,5 +24,7 @@ rule run:
         gpu=lambda wildcards: spec_of(wildcards).resources.gpu,
         mem_mb=lambda wildcards: spec_of(wildcards).resources.mem_mb,
         runtime=lambda wildcards: spec_of(wildcards).resources.runtime_minutes,
+    params:
+        needs=lambda wildcards: PLAN.needs_arguments(wildcards.run),
     shell:
-        "python -m dblocks run {input.spec:q} --data {input.data:q} >> {log:q} 2>&1"
+        "python -m dblocks run {input.spec:q} --data {input.data:q} {params.needs:q} >> {log:q} 2>&1"

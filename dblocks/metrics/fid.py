@@ -1,0 +1,98 @@
+"""FID and KID by torch-fidelity, over features of Inception 2015 or of a classifier trained here.
+
+Metric names tell the features: `fid` and `kid` for Inception's, `fid_classifier` and `kid_classifier` for a
+substitute's, which only shows trends. Images are uint8 [N, C, H, W]; features [N, D].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dblocks.data.files import sha256_of
+from dblocks.errors import UserError
+from dblocks.metrics.torchvision_import import ensure_torchvision
+
+KEPT_FEATURES = 50_000  # of one set, for KID; FID's statistics take every image
+INCEPTION_SHA256 = "6726825d"  # first digits, from the published file's name
+
+
+@dataclass
+class Extractor:
+    """Features of images: `kind` is fid's suffix ("" or "_classifier"), `name` tells origin and checksum."""
+
+    kind: str
+    name: str
+    features: Callable[[Tensor], Tensor]
+    device: torch.device
+
+
+@dataclass
+class FeatureSet:
+    """Statistics over all `count` features of a set, float64, and the first of the features themselves."""
+
+    count: int
+    mean: np.ndarray
+    covariance: np.ndarray
+    kept: Tensor
+
+
+def inception(weights: Path, device: torch.device) -> Extractor:
+    """torch-fidelity's Inception 2015, 2,048 features after the last pooling.
+
+    Raises: UserError if the weights are not the published ones, by the checksum in their file's name.
+    """
+    digest = sha256_of(weights)
+    if not digest.startswith(INCEPTION_SHA256):
+        raise UserError(
+            f"{weights}: sha256 is {digest[:8]}…, Inception's weights have {INCEPTION_SHA256}…; get it again"
+        )
+    ensure_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(weights)).to(device).eval()
+
+    def features(images: Tensor) -> Tensor:
+        return network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)[0]
+
+    return Extractor("", f"Inception 2015 ({digest[:8]})", features, device)
+
+
+@torch.no_grad()
+def feature_set(extractor: Extractor, batches: Iterable[np.ndarray]) -> FeatureSet:
+    """Features of all images of `batches`, uint8 [n, C, H, W] each, reduced as they come."""
+    count, total, outer, kept = 0, 0.0, 0.0, []
+    for batch in batches:
+        features = extractor.features(torch.from_numpy(np.array(batch)).to(extractor.device)).double()
+        count, total, outer = count + len(features), total + features.sum(0), outer + features.T @ features
+        if sum(map(len, kept)) < KEPT_FEATURES:
+            kept.append(features.float().cpu())
+    if count < 2:
+        raise ValueError(f"{count} images have no covariance")
+    mean = total / count
+    covariance = (outer - count * torch.outer(mean, mean)) / (count - 1)
+    return FeatureSet(count, mean.cpu().numpy(), covariance.cpu().numpy(), torch.cat(kept)[:KEPT_FEATURES])
+
+
+def fid(one: FeatureSet, other: FeatureSet) -> float:
+    """Fréchet distance of the two Gaussians (Heusel et al. 2017): |μ − μ'|² + tr(Σ + Σ' − 2(ΣΣ')^½)."""
+    ensure_torchvision()
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    statistics = [{"mu": part.mean, "sigma": part.covariance} for part in (one, other)]
+    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+
+
+def kid(one: FeatureSet, other: FeatureSet, subsets: int, subset_size: int) -> float:
+    """Mean over subsets of the unbiased squared MMD with a cubic kernel (Bińkowski et al. 2018)."""
+    ensure_torchvision()
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    size = min(subset_size, len(one.kept), len(other.kept))
+    options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": 0, "verbose": False}
+    return kid_features_to_metric(one.kept, other.kept, **options)[KEY_METRIC_KID_MEAN]

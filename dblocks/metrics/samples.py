@@ -1,0 +1,96 @@
+"""Samples of an image generator: each a function of (seed, repeat, index), drawn in batches, kept on disk.
+
+A batch is a file of its own, so drawing goes on where it was stopped; other batch sizes give the same samples
+up to rounding. Images are kept as uint8 [n, C, H, W].
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dblocks import seeds
+from dblocks.data.files import write_atomically
+
+# (labels [n] int64, ε [n, *shape]) → images [n, C, H, W] in about [-1, 1]
+Draw = Callable[[Tensor, Tensor], Tensor]
+
+
+def quantize(images: Tensor) -> np.ndarray:
+    """[-1, 1] → uint8 as EDM does: x·127.5 + 128, clipped, truncated."""
+    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+@dataclass
+class Samples:
+    """`count` samples of one evaluation in `folder`, drawn where they are not there yet.
+
+    Attributes:
+        shape: of ε, that is of the diffused images or latents.
+        repeat: number of the evaluation; no two share a sample.
+    """
+
+    folder: Path
+    count: int
+    batch_size: int
+    shape: tuple[int, ...]
+    num_classes: int
+    seed: int
+    repeat: int
+
+    def label(self, index: int) -> int:
+        """The class of a sample, uniformly at random."""
+        return seeds.derive(self.seed, "sample label", self.repeat, index) % self.num_classes
+
+    def noise(self, index: int) -> Tensor:
+        """ε [*shape] of a sample; drawn on the CPU, so alike on every device."""
+        return torch.randn(self.shape, generator=seeds.generator("cpu", self.seed, "sample", self.repeat, index))
+
+    def batch(self, start: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Labels and noise of the batch that begins at `start`."""
+        indices = range(start, min(start + self.batch_size, self.count))
+        labels = torch.tensor([self.label(i) for i in indices], device=device)
+        return labels, torch.stack([self.noise(i) for i in indices]).to(device)
+
+    def path(self, start: int) -> Path:
+        return self.folder / f"{self.repeat}-{start:07d}-{self.batch_size}.npz"
+
+    def draw(self, draw: Draw, device: torch.device) -> float:
+        """Draw what is missing; returns the seconds that all batches took, also those of earlier attempts."""
+        seconds = 0.0
+        for start in range(0, self.count, self.batch_size):
+            if not self.path(start).exists():
+                labels, epsilon = self.batch(start, device)
+                begin = time.monotonic()
+                images = quantize(draw(labels, epsilon))
+                buffer = io.BytesIO()
+                np.savez(buffer, images=images, labels=labels.cpu().numpy(), seconds=time.monotonic() - begin)
+                write_atomically(self.path(start), buffer.getvalue())
+            with np.load(self.path(start), allow_pickle=False) as kept:
+                seconds += float(kept["seconds"])
+        return seconds
+
+    def images(self) -> Iterator[np.ndarray]:
+        """The images of each batch, in order."""
+        for start in range(0, self.count, self.batch_size):
+            with np.load(self.path(start), allow_pickle=False) as kept:
+                yield kept["images"]
+
+    def by_class(self, each: int, classes: int) -> list[np.ndarray]:
+        """The first `each` images of each of the first `classes` classes, fewer where there are not so many."""
+        found: list[list[np.ndarray]] = [[] for _ in range(min(classes, self.num_classes))]
+        for start in range(0, self.count, self.batch_size):
+            with np.load(self.path(start), allow_pickle=False) as kept:
+                for image, label in zip(kept["images"], kept["labels"], strict=True):
+                    if label < len(found) and len(found[label]) < each:
+                        found[label].append(image)
+            if all(len(images) == each for images in found):
+                break
+        return [np.array(images) for images in found]

@@ -1,0 +1,39 @@
+"""A labelled picture of samples: one row a class."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dblocks.data.files import write_atomically
+
+CELL = 32  # least pixels of a shown image
+MARGIN, LINE = 28, 14  # room for the class at the left, height of a line of text
+
+
+def write_grid(path: Path, rows: Sequence[np.ndarray], title: Sequence[str]) -> None:
+    """Write a PNG of `rows`, uint8 [n, C, H, W] each, with the class's number before each and lines of title above."""
+    first = next(row for row in rows if len(row))
+    factor = max(1, -(-CELL // first.shape[2]))
+    side, columns = factor * first.shape[2], max(map(len, rows))
+    top = LINE * len(title) + 6
+    canvas = Image.new(
+        "RGB", (max(MARGIN + columns * (side + 2), 8 * max(map(len, title))), top + len(rows) * (side + 2))
+    )
+    pen = ImageDraw.Draw(canvas)
+    for i, line in enumerate(title):
+        pen.text((4, 3 + LINE * i), line.encode("ascii", "replace").decode())
+    for label, row in enumerate(rows):
+        y = top + label * (side + 2)
+        pen.text((4, y + side // 2 - 6), str(label))
+        for column, image in enumerate(row):
+            pixels = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
+            tile = Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
+            canvas.paste(tile, (MARGIN + column * (side + 2), y))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,192 @@
+"""Image generation: batches of images or latents with their labels, and FID of seeded samples.
+
+A batch's inputs are labels [N] (label K, the null class, where they were dropped), its targets images in [-1, 1] or
+scaled latents, [N, C, H, W] float.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dblocks import seeds
+from dblocks.data.augment import augment
+from dblocks.data.latents import Latents, to_unit
+from dblocks.data.prepared import PreparedData
+from dblocks.data.registry import dataset
+from dblocks.metrics.samples import Samples
+from dblocks.networks.autoencoder import Codec
+from dblocks.record import Metric
+from dblocks.spec import RunSpec
+from dblocks.tasks.arrays import EpochOrder, split_indices, to_device
+from dblocks.tasks.classification import Batch, Predictor
+
+SHOWN, SHOWN_CLASSES = 12, 10  # samples a class in the picture, and classes
+
+
+@dataclass
+class Needs:
+    """What a run reads besides its training data, by role: records of other runs, weights, and image arrays.
+
+    Attributes:
+        paths: `extractor` and `autoencoder`: a record.json or a published weights' manifest; `images`: manifest of
+            the images whose latents are the training data.
+        folder: the run's own, for samples and their picture; None where nothing is evaluated.
+    """
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+class ImageGeneration:
+    """The data of a run, on its device where they are pixels, and what is measured of its samples."""
+
+    def __init__(self, spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs):
+        self.spec, self.device, self.info, self.needs = spec, device, dataset(spec.data.name), needs
+        self.latents = Latents(data, spec.generation.latents.scale) if spec.generation.latents else None
+        self.data = data if self.latents is None else None
+        chosen = split_indices(data, spec.data.train_split)
+        labels = data.array("train_labels")
+        self.chosen = np.arange(len(labels)) if chosen is None else chosen
+        self.labels = to_device(labels[self.chosen], device)
+        if self.latents is None:
+            self.images = to_device(data.array("train_images")[self.chosen], device)
+        self.shape: tuple[int, int, int] = self.info.image_shape if self.latents is None else self.latents.shape
+        # cut with the evaluation split, to try the whole chain; two images are the fewest that have a covariance
+        limit = spec.data.max_evaluation_samples or spec.generation.samples
+        self.samples = max(2, min(spec.generation.samples, limit))
+        self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, a function of (seed, step)."""
+        chosen = self.order.indices(step)
+        draws = seeds.generator(self.device, self.spec.seed, "augment", 0, step)
+        if self.latents is None:
+            targets = to_unit(augment(self.images[chosen], self.spec.augment, draws))
+        else:
+            epsilon = torch.randn((len(chosen), *self.shape), generator=draws, device=self.device)
+            targets = self.latents.sample(self.chosen[chosen.cpu().numpy()], epsilon)
+        return Batch(self._drop(self.labels[chosen], step), targets)
+
+    def _drop(self, labels: Tensor, step: int) -> Tensor:
+        """Labels, some replaced by the null class, so that one network learns both sides of guidance."""
+        draws = seeds.generator(self.device, self.spec.seed, "label dropout", step)
+        dropped = torch.rand(len(labels), generator=draws, device=self.device) < self.spec.network.label_dropout
+        return torch.where(dropped, self.info.num_classes, labels)
+
+    def sigma_data(self) -> float:
+        """σ_data of the preconditioning: 0.5, or the RMS of what is diffused."""
+        if self.spec.method.noise.sigma_data == "paper":
+            return 0.5
+        if self.latents is not None:
+            return self.latents.rms * self.latents.factor
+        counts = torch.bincount(self.images.flatten().long(), minlength=256).double()
+        return math.sqrt((counts * to_unit(torch.arange(256)).double().square().to(counts.device)).sum() / counts.sum())
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The autoencoder that decodes samples."""
+        from dblocks.encode import load_codec
+
+        return load_codec(self.needs.paths["autoencoder"], self.device)
+
+    @cached_property
+    def image_data(self) -> PreparedData:
+        """The images that samples are compared with."""
+        return self.data or PreparedData(self.needs.paths["images"].parent)
+
+    @torch.no_grad()
+    def evaluate(self, predictors: dict[str, Predictor]) -> list[Metric]:
+        """FID and KID against training and evaluation split, and seconds per image."""
+        sets = self._draw(predictors[""])
+        self._picture(sets[0][0])
+        seconds = sum(seconds for _, seconds in sets) / (len(sets) * self.samples)
+        samples = [samples for samples, _ in sets]
+        return [*self._distances(samples), self._metric("seconds_per_image", [seconds], "s", None, None)]
+
+    def _draw(self, predictor: Predictor) -> list[tuple[Samples, float]]:
+        """The samples of each evaluation and the seconds they took."""
+        generation, (weights,) = self.spec.generation, self.needs.folder.glob("weights-*.pt")
+        folder = self.needs.folder / f"samples-{weights.stem.rpartition('-')[2]}"
+
+        def draw(labels: Tensor, epsilon: Tensor) -> Tensor:
+            images = predictor.sample(labels, epsilon)
+            return images if self.latents is None else self._decode(images)
+
+        found = []
+        for repeat in range(generation.repeats):
+            sizes = (self.samples, generation.batch_size, self.shape, self.info.num_classes)
+            samples = Samples(folder, *sizes, self.spec.seed, repeat)
+            found.append((samples, samples.draw(draw, self.device)))
+        return found
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        parts = (latents.float() / self.latents.factor).split(50)
+        return torch.cat([self.codec.decode(part) for part in parts])
+
+    def _distances(self, repeats: list[Samples]) -> list[Metric]:
+        from dblocks.metrics.fid import feature_set, fid, kid
+        from dblocks.metrics.reference import reference_set
+
+        generation, extractor = self.spec.generation, self._extractor()
+        drawn = [feature_set(extractor, samples.images()) for samples in repeats]
+        metrics = []
+        for split in (self.spec.data.train_split, self.spec.data.evaluation_split):
+            real = reference_set(extractor, self.image_data, split)
+            sizes = (generation.kid_subsets, generation.kid_subset_size)
+            for name, values in (
+                (f"fid{extractor.kind}_{split}", [fid(fake, real) for fake in drawn]),
+                (f"kid{extractor.kind}_{split}", [kid(fake, real, *sizes) for fake in drawn]),
+            ):
+                metrics.append(self._metric(name, values, "", extractor.name, real.count, split))
+        return metrics
+
+    def _extractor(self):
+        from dblocks.metrics.fid import inception
+        from dblocks.metrics.reference import classifier
+
+        path = self.needs.paths["extractor"]
+        if self.spec.generation.extractor == "classifier":
+            return classifier(path, self.image_data, self.device)
+        from dblocks.weights import weights_path
+
+        return inception(weights_path(path), self.device)
+
+    def _picture(self, samples: Samples) -> None:
+        from dblocks.report.grids import write_grid
+
+        spec, rows = self.spec, samples.by_class(SHOWN, SHOWN_CLASSES)
+        title = [
+            f"{spec.experiment}/{spec.variant}, seed {spec.seed}, scale {spec.scale}",
+            f"{spec.data.label}, one class a row, guidance {spec.generation.guidance:g}",
+        ]
+        write_grid(self.needs.folder / "samples.png", rows, title)
+
+    def _metric(
+        self,
+        name: str,
+        values: list[float],
+        unit: str,
+        extractor: str | None,
+        reference: int | None,
+        split: str | None = None,
+    ) -> Metric:
+        data, several = self.spec.data, extractor is not None
+        return Metric(
+            name=name,
+            value=min(values),
+            unit=unit,
+            dataset=data.label,
+            split=split or data.evaluation_split,
+            samples=self.samples,
+            values=tuple(values) if several else None,
+            mean=sum(values) / len(values) if several else None,
+            extractor=extractor,
+            reference=reference,
+        )

@@ -1,0 +1,54 @@
+"""Training of a small autoencoder: images in [-1, 1] are inputs and targets alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dblocks.data.augment import augment
+from dblocks.data.latents import to_unit
+from dblocks.data.prepared import PreparedData
+from dblocks.data.registry import dataset
+from dblocks.record import Metric
+from dblocks.seeds import generator
+from dblocks.spec import RunSpec
+from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
+from dblocks.tasks.classification import Batch, Predictor
+
+
+class ImageReconstruction:
+    """The images of a run, resident on its device, and how well they are reproduced."""
+
+    def __init__(self, spec: RunSpec, data: PreparedData, device: torch.device):
+        self.spec, self.device, self.info = spec, device, dataset(spec.data.name)
+        images, _ = split_arrays(data, spec.data.train_split)
+        self.images = to_device(images, device)
+        self.test_images, _ = split_arrays(data, spec.data.evaluation_split)
+        self.order = EpochOrder(spec.seed, len(self.images), spec.training.batch_size, device)
+
+    def batch(self, step: int) -> Batch:
+        draws = generator(self.device, self.spec.seed, "augment", 0, step)
+        images = to_unit(augment(self.images[self.order.indices(step)], self.spec.augment, draws))
+        return Batch(images, images)
+
+    def loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """Mean squared error, a scalar."""
+        return (reconstruction - images).square().mean()
+
+    @torch.no_grad()
+    def evaluate(self, predictors: dict[str, Predictor]) -> list[Metric]:
+        """Root mean square error on the evaluation split, in grey levels of 255."""
+        images = to_device(self.test_images, self.device)
+        draws = generator(self.device, self.spec.seed, "evaluate", 0)
+        error = predictors[""].scores(to_unit(images), draws) - to_unit(images)
+        data = self.spec.data
+        return [
+            Metric(
+                name="rmse",
+                value=127.5 * error.double().square().mean().sqrt().item(),
+                unit="grey levels",
+                dataset=data.label,
+                split=data.evaluation_split,
+                samples=len(images),
+            )
+        ]

@@ -1,0 +1,117 @@
+"""The DiT: patches, positions, its start as a skip connection, and blocks that are apart."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dblocks.networks.dit import DiTDenoiser, patchify, sincos_positions, unpatchify
+from dblocks.partition import partition_of
+from dblocks.spec import DiffusionBlocksSpec, DiTSpec
+
+SHAPE = (3, 8, 8)
+
+
+def denoiser(embedders: str = "shared", layers: int = 6, blocks: int = 3, **network) -> DiTDenoiser:
+    """A DiT of width 16 for images of 8×8."""
+    frozen = {} if embedders == "shared" else {"target_table": "frozen"}
+    method = DiffusionBlocksSpec(num_blocks=blocks, embedders=embedders, weighting="paper", **frozen)
+    spec = DiTSpec(layers=layers, width=16, heads=2, patch_size=4, **network)
+    torch.manual_seed(0)
+    return DiTDenoiser(spec, method, partition_of(method, layers), SHAPE, 10)
+
+
+def inputs(count: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """z, σ and labels."""
+    draws = torch.Generator().manual_seed(1)
+    sigma = torch.exp(torch.linspace(-5, 4, count))
+    return torch.randn(count, *SHAPE, generator=draws), sigma, torch.arange(count) % 10
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+def test_patches_come_apart_and_together_again(patch, channels, rows, columns):
+    shape = (channels, rows * patch, columns * patch)
+    images = torch.arange(2 * math.prod(shape), dtype=torch.float32).view(2, *shape)
+    tokens = patchify(images, patch)
+    assert tokens.shape == (2, rows * columns, channels * patch**2)
+    assert torch.equal(unpatchify(tokens, shape, patch), images)
+    # the first token is the corner of the image
+    assert torch.equal(tokens[:, 0], images[:, :, :patch, :patch].flatten(1))
+
+
+def test_positions_are_sines_of_column_and_row():
+    positions = sincos_positions(3, 5, 8)
+    assert positions.shape == (15, 8)
+    row, column = 2, 4
+    rates = [1.0, 10_000**-0.5]
+    expected = [f(rate * place) for place in (column, row) for f in (math.sin, math.cos) for rate in rates]
+    assert positions[row * 5 + column].tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(torch.unique(positions, dim=0)) == 15
+
+
+def test_a_fresh_denoiser_returns_its_skip_connection():
+    network, (z, sigma, labels) = denoiser(), inputs()
+    found = network.denoise(1, z, sigma, labels)
+    skip = 0.25 / (sigma**2 + 0.25)
+    assert torch.allclose(found, skip[:, None, None, None] * z, atol=1e-6)
+
+
+def test_label_noise_level_and_place_count(awaken):
+    network, (z, sigma, labels) = awaken(denoiser()), inputs()
+    found = network.denoise(0, z, sigma, labels)
+    assert not torch.allclose(found, network.denoise(0, z, sigma, (labels + 1) % 10), atol=1e-4)
+    assert not torch.allclose(found, network.denoise(0, z, sigma, network.unconditional(labels)), atol=1e-4)
+    assert not torch.allclose(found, network.denoise(1, z, sigma, labels), atol=1e-4)
+    swapped = torch.cat([z[..., 4:], z[..., :4]], dim=-1)
+    moved = network.denoise(0, swapped, sigma, labels)
+    assert not torch.allclose(torch.cat([moved[..., 4:], moved[..., :4]], dim=-1), found, atol=1e-4)
+
+
+@pytest.mark.parametrize(("embedders", "shared"), [("shared", {"embedders.0", "heads.0"}), ("own", set())])
+def test_a_blocks_loss_moves_that_block_alone(awaken, embedders, shared):
+    network, (z, sigma, labels) = awaken(denoiser(embedders)), inputs()
+    network.loss(network.denoise(1, z, sigma, labels), torch.zeros_like(z)).mean().backward()
+    moved = {".".join(n.split(".")[:2]) for n, p in network.named_parameters() if p.grad is not None}
+    own = {"layers.2", "layers.3"} | (set() if shared else {"embedders.1", "heads.1"})
+    assert moved == own | shared
+
+
+def test_own_embedders_make_each_block_a_whole_denoiser(awaken):
+    network, (z, sigma, labels) = awaken(denoiser("own")), inputs()
+    before = network.denoise(2, z, sigma, labels)
+    with torch.no_grad():
+        for part in (network.embedders[:2], network.heads[:2], network.layers[:4]):
+            for parameter in part.parameters():
+                parameter.zero_()
+    assert torch.equal(network.denoise(2, z, sigma, labels), before)
+
+
+def test_loss_is_the_mean_squared_error_of_each_sample():
+    network, (z, _, _) = denoiser(), inputs(3)
+    error = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None].expand_as(z)
+    assert network.loss(z + error, z).tolist() == pytest.approx([1, 4, 9], rel=1e-5)
+
+
+def test_the_papers_sizes():
+    method = DiffusionBlocksSpec(num_blocks=1, weighting="paper")
+    with torch.device("meta"):
+        small = DiTDenoiser(DiTSpec(), method, partition_of(method, 12), (3, 32, 32), 10)
+    count = sum(p.numel() for p in small.parameters())
+    assert 32e6 < count < 34e6  # DiT-S has 33 M
+    assert small.positions.shape == (256, 384)
+
+
+@pytest.mark.parametrize("wrong", [{"width": 18}, {"width": 20, "heads": 3}])
+def test_sizes_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(ValueError, match="width"):
+        DiTSpec(**wrong)
+
+
+def test_a_patch_that_does_not_divide_the_image_is_refused():
+    method = DiffusionBlocksSpec(num_blocks=1)
+    with pytest.raises(ValueError, match="patch_size 3"):
+        DiTDenoiser(DiTSpec(patch_size=3), method, partition_of(method, 12), SHAPE, 10)
