@@ -83,14 +83,14 @@ class CommandLine(BaseModel):
 
     def overrides(self, run: str = "") -> dict[str, Any]:
         """The part of the command line that changes the spec of "<experiment>/<variant>"."""
-        fields = dict(self.override)
+        fields = merge(self.override, self.override_runs.get(run.partition("/")[0], {}))
         if self.device is not None:
             fields = merge(fields, {"compute": {"device": self.device}})
         if self.max_steps is not None:
             fields = merge(fields, {"training": {"max_steps": self.max_steps}})
         if self.max_samples is not None:
             fields = merge(fields, {"data": {"max_evaluation_samples": self.max_samples}})
-        return merge(fields, self.override_runs.get(run.partition("/")[0], {}))
+        return fields
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

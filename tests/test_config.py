@@ -330,6 +330,9 @@ def test_overrides_of_one_experiment_leave_the_others_alone():
     line = CommandLine(override={"training": {"epochs": 3}}, override_runs={"mdm": {"training": {"epochs": "2"}}})
     assert line.overrides("mdm/end_to_end") == {"training": {"epochs": 2}}
     assert line.overrides("vit/end_to_end") == line.overrides() == {"training": {"epochs": 3}}
+    another = CommandLine(max_samples=2, override_runs={"mdm": {"data": {"name": "characters", "path": "my.txt"}}})
+    data = resolve("mdm/end_to_end", "paper", overrides=another.overrides("mdm/end_to_end")).data
+    assert (data.path, data.max_evaluation_samples) == ("my.txt", 2)
 
 
 @given(st.integers(1, 10**6))

@@ -64,8 +64,6 @@ def write_characters(info: TextDataset, files: list[Path], folder: Path) -> dict
         for codes in _codes(files, clean):
             writer.append(codes)
     total = writer.count
-    if info.characters is not None and total != info.characters:
-        raise UserError(f"{files[0]}: {total} characters, {info.name} has {info.characters}")
     ends = [0, *character_splits(total)]
     if min(np.diff(ends)) < 1:
         raise UserError(f"{files[0]}: {total} characters are too few for three splits")
