@@ -125,7 +125,8 @@ def train_and_evaluate(
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     torch.use_deterministic_algorithms(spec.compute.deterministic)
-    method, task = build(spec, data, device, Needs(needs, folder))
+    own = Needs(needs, folder, on_progress=lambda: setattr(attempt, "progress", True))
+    method, task = build(spec, data, device, own)
     was_trained = any(folder.glob("weights-*.pt"))
     weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
     attempt.progress = not was_trained

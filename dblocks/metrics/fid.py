@@ -6,6 +6,7 @@ substitute's, which only shows trends. Images are uint8 [N, C, H, W]; features [
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Extractor:
 
 @dataclass
 class FeatureSet:
-    """Statistics over all `count` features of a set, float64, and the first of the features themselves."""
+    """Statistics over all `count` features of a set, float64, and some of the features, spread over it."""
 
     count: int
     mean: np.ndarray
@@ -64,19 +65,23 @@ def inception(weights: Path, device: torch.device) -> Extractor:
 
 
 @torch.no_grad()
-def feature_set(extractor: Extractor, batches: Iterable[np.ndarray]) -> FeatureSet:
-    """Features of all images of `batches`, uint8 [n, C, H, W] each, reduced as they come."""
+def feature_set(extractor: Extractor, batches: Iterable[np.ndarray], images: int = 0) -> FeatureSet:
+    """Features of all images of `batches`, uint8 [n, C, H, W] each, reduced as they come.
+
+    Args:
+        images: how many there will be, where they may be more than are kept.
+    """
     count, total, outer, kept = 0, 0.0, 0.0, []
+    stride = max(1, math.ceil(images / KEPT_FEATURES))
     for batch in batches:
         features = extractor.features(torch.from_numpy(np.array(batch)).to(extractor.device)).double()
+        kept.append(features[-count % stride :: stride].float().cpu())
         count, total, outer = count + len(features), total + features.sum(0), outer + features.T @ features
-        if sum(map(len, kept)) < KEPT_FEATURES:
-            kept.append(features.float().cpu())
     if count < 2:
         raise ValueError(f"{count} images have no covariance")
     mean = total / count
     covariance = (outer - count * torch.outer(mean, mean)) / (count - 1)
-    return FeatureSet(count, mean.cpu().numpy(), covariance.cpu().numpy(), torch.cat(kept)[:KEPT_FEATURES])
+    return FeatureSet(count, mean.cpu().numpy(), covariance.cpu().numpy(), torch.cat(kept))
 
 
 def fid(one: FeatureSet, other: FeatureSet) -> float:

@@ -37,7 +37,7 @@ def reference_set(extractor: Extractor, data: PreparedData, split: str) -> Featu
     if path.exists():
         with np.load(path, allow_pickle=False) as kept:
             return FeatureSet(int(kept["count"]), kept["mean"], kept["covariance"], torch.from_numpy(kept["kept"]))
-    found = feature_set(extractor, batches(images, chosen))
+    found = feature_set(extractor, batches(images, chosen), len(images) if chosen is None else len(chosen))
     if found.count >= WORTH_KEEPING:
         buffer = io.BytesIO()
         arrays = {"count": np.array(found.count), "mean": found.mean, "covariance": found.covariance}

@@ -62,8 +62,11 @@ class Samples:
     def path(self, start: int) -> Path:
         return self.folder / f"{self.repeat}-{start:07d}-{self.batch_size}.npz"
 
-    def draw(self, draw: Draw, device: torch.device) -> float:
-        """Draw what is missing; returns the seconds that all batches took, also those of earlier attempts."""
+    def draw(self, draw: Draw, device: torch.device, on_batch: Callable[[], None] = lambda: None) -> float:
+        """Draw what is missing, calling `on_batch` whenever a batch is on disk.
+
+        Returns: the seconds that all batches took, also those of earlier attempts.
+        """
         seconds = 0.0
         for start in range(0, self.count, self.batch_size):
             if not self.path(start).exists():
@@ -73,6 +76,7 @@ class Samples:
                 buffer = io.BytesIO()
                 np.savez(buffer, images=images, labels=labels.cpu().numpy(), seconds=time.monotonic() - begin)
                 write_atomically(self.path(start), buffer.getvalue())
+                on_batch()
             with np.load(self.path(start), allow_pickle=False) as kept:
                 seconds += float(kept["seconds"])
         return seconds
@@ -83,14 +87,15 @@ class Samples:
             with np.load(self.path(start), allow_pickle=False) as kept:
                 yield kept["images"]
 
-    def by_class(self, each: int, classes: int) -> list[np.ndarray]:
-        """The first `each` images of each of the first `classes` classes, fewer where there are not so many."""
-        found: list[list[np.ndarray]] = [[] for _ in range(min(classes, self.num_classes))]
+    def by_class(self, each: int, classes: int) -> dict[int, np.ndarray]:
+        """The first `each` images, fewer where there are not so many, of the first `classes` classes that have any."""
+        chosen = sorted({self.label(index) for index in range(self.count)})[:classes]
+        found: dict[int, list[np.ndarray]] = {label: [] for label in chosen}
         for start in range(0, self.count, self.batch_size):
             with np.load(self.path(start), allow_pickle=False) as kept:
-                for image, label in zip(kept["images"], kept["labels"], strict=True):
-                    if label < len(found) and len(found[label]) < each:
+                for image, label in zip(kept["images"], kept["labels"].tolist(), strict=True):
+                    if label in found and len(found[label]) < each:
                         found[label].append(image)
-            if all(len(images) == each for images in found):
+            if all(len(images) == each for images in found.values()):
                 break
-        return [np.array(images) for images in found]
+        return {label: np.array(images) for label, images in found.items()}

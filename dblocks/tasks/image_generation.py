@@ -7,6 +7,7 @@ scaled latents, [N, C, H, W] float.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +39,12 @@ class Needs:
         paths: `extractor` and `autoencoder`: a record.json or a published weights' manifest; `images`: manifest of
             the images whose latents are the training data.
         folder: the run's own, for samples and their picture; None where nothing is evaluated.
+        on_progress: called whenever some samples more are on disk, so that starting again is worth it.
     """
 
     paths: dict[str, Path] = field(default_factory=dict)
     folder: Path | None = None
+    on_progress: Callable[[], None] = lambda: None
 
 
 class ImageGeneration:
@@ -108,7 +111,9 @@ class ImageGeneration:
         self._picture(sets[0][0])
         seconds = sum(seconds for _, seconds in sets) / (len(sets) * self.samples)
         samples = [samples for samples, _ in sets]
-        return [*self._distances(samples), self._metric("seconds_per_image", [seconds], "s", None, None)]
+        with self._full_precision():
+            distances = self._distances(samples)
+        return [*distances, self._metric("seconds_per_image", [seconds], "s", None, None)]
 
     def _draw(self, predictor: Predictor) -> list[tuple[Samples, float]]:
         """The samples of each evaluation and the seconds they took."""
@@ -123,12 +128,17 @@ class ImageGeneration:
         for repeat in range(generation.repeats):
             sizes = (self.samples, generation.batch_size, self.shape, self.info.num_classes)
             samples = Samples(folder, *sizes, self.spec.seed, repeat)
-            found.append((samples, samples.draw(draw, self.device)))
+            found.append((samples, samples.draw(draw, self.device, self.needs.on_progress)))
         return found
 
     def _decode(self, latents: Tensor) -> Tensor:
         parts = (latents.float() / self.latents.factor).split(50)
-        return torch.cat([self.codec.decode(part) for part in parts])
+        with self._full_precision():
+            return torch.cat([self.codec.decode(part) for part in parts])
+
+    def _full_precision(self) -> torch.autocast:
+        """Features and decoded images are float32 wherever the network runs in less."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def _distances(self, repeats: list[Samples]) -> list[Metric]:
         from dblocks.metrics.fid import feature_set, fid, kid

@@ -79,6 +79,13 @@ def test_more_different_sets_are_further_apart():
     assert distances == sorted(distances)
 
 
+def test_what_is_kept_for_kid_is_spread_over_a_large_set(monkeypatch):
+    monkeypatch.setattr("dblocks.metrics.fid.KEPT_FEATURES", 30)
+    array = images(100, 0)
+    found = feature_set(PIXELS, [array[i : i + 7] for i in range(0, 100, 7)], 100)
+    assert torch.equal(found.kept, flat(torch.from_numpy(array[::4])))
+
+
 class Images(torch.utils.data.Dataset):
     """What torch-fidelity takes: bare uint8 tensors."""
 

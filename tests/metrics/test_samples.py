@@ -68,8 +68,9 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
         made.draw(until_killed, CPU)
     kept = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
     assert len(kept) == 1
-    made.draw(until_killed, CPU)
-    assert calls == [4, 4, 4, 2]
+    written = []
+    made.draw(until_killed, CPU, lambda: written.append(True))
+    assert (calls, len(written)) == ([4, 4, 4, 2], 2)
     assert np.array_equal(np.concatenate(list(made.images())), complete)
     assert all((made.folder / name).stat().st_mtime_ns == time for name, time in kept.items())
 
@@ -90,6 +91,12 @@ def test_images_by_class(tmp_path):
     made = samples(tmp_path, count=60, batch_size=16)
     made.draw(lambda labels, epsilon: (labels[:, None, None, None] / 10).expand_as(epsilon), CPU)
     rows = made.by_class(3, 5)
-    assert [len(row) for row in rows] == [3] * 5
-    for label, row in enumerate(rows):
+    assert {label: len(row) for label, row in rows.items()} == dict.fromkeys(range(5), 3)
+    for label, row in rows.items():
         assert (row == int(label / 10 * 127.5 + 128)).all()
+
+
+def test_classes_without_a_sample_are_not_shown(tmp_path):
+    made = Samples(tmp_path, 2, 2, (1, 2, 2), 100, 0, 0)
+    made.draw(draw, CPU)
+    assert set(made.by_class(3, 5)) == {made.label(0), made.label(1)}

@@ -89,7 +89,7 @@ def without_slurm(clone: Path, override: str) -> str:
 
 def test_table_1_with_gpu_jobs(slurm, clone):
     override = "override={%s}" % (GPU % 5)
-    process = start(clone, "all", "scale=smoke", "max_steps=2", "wandb=off", override)
+    process = start(clone, "table_1", "scale=smoke", "max_steps=2", "wandb=off", override)
     output = finish(process, clone, 240)
     assert process.returncode == 0, output[-3000:]
     assert (clone / "results/smoke/tables/table_1.csv").exists()

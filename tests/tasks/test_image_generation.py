@@ -132,7 +132,7 @@ def test_colour_images_go_the_same_way(tmp_path):
 
 
 def test_a_grid_shows_a_class_a_row(tmp_path):
-    rows = [np.full((n, 1, 8, 8), 25 * n, np.uint8) for n in (3, 2, 1)]
+    rows = {10 - n: np.full((n, 1, 8, 8), 25 * n, np.uint8) for n in (3, 2, 1)}
     write_grid(tmp_path / "grid.png", rows, ["σ: two", "lines"])
     with Image.open(tmp_path / "grid.png") as picture:
         pixels = np.array(picture)
