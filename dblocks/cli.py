@@ -89,7 +89,7 @@ def doctor(options: argparse.Namespace) -> None:
     from dblocks.plan import make_plan
 
     pairs = (pair.partition("=") for pair in options.config)
-    text, complete = report(make_plan({key: yaml.safe_load(value) for key, _, value in pairs}, check_data=False))
+    text, complete = report(make_plan({key: yaml.safe_load(value) for key, _, value in pairs}))
     print(text)
     if not complete:
         raise UserError("something is missing, see above")

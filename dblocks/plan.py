@@ -138,14 +138,12 @@ class Plan:
         options = {"--data-dir": self.command_line.data_dir, "--path": data.path, "--title": data.title}
         return [data.name, *(part for name, value in options.items() if value for part in (name, value))]
 
-    def check_data(self) -> None:
-        """Raises: UserError for the first data set that only a person can bring, with the ways to go on."""
-        for key, data in self.datasets().items():
-            if self.manifest(key).exists():
-                continue
-            found = availability(data.name, Path(self.command_line.data_dir), data.path and Path(data.path))
-            if found.state == "needs a person":
-                raise UserError(f"data set {key} {found}; or leave out what needs it: --config skip=[{data.name}]")
+    def check_data(self, key: str) -> None:
+        """Raises: UserError if only a person can bring a data set that is wanted, with the ways to go on."""
+        data = self.datasets()[key]
+        found = availability(data.name, Path(self.command_line.data_dir), data.path and Path(data.path))
+        if found.state == "needs a person" and not self.manifest(key).exists():
+            raise UserError(f"data set {key} {found}; or leave out what needs it: --config skip=[{data.name}]")
 
     def first_line(self) -> str:
         """What every plan says first: scale, seeds, data directory."""
@@ -209,11 +207,9 @@ def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG
     return 1 if days else load_scales(config_dir)[spec.scale].seeds
 
 
-def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = True) -> Plan:
+def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     """The plan of one command line. The whole configuration is checked, also what is not asked for.
 
-    Args:
-        check_data: refuse a plan that waits for data only a person can bring.
     Raises: UserError in one line for the first thing that is wrong.
     """
     command_line = parse_command_line(config)
@@ -246,10 +242,7 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR, check_data: bool = Tr
             key = identity(spec)
             needed[run][role] = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
             runs.setdefault(needed[run][role], [spec])
-    plan = Plan(command_line, tables, runs, run_of, skipped, config_dir, needed)
-    if check_data:
-        plan.check_data()
-    return plan
+    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed)
 
 
 def check_everything(config_dir: Path = CONFIG_DIR) -> None:

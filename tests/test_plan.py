@@ -144,7 +144,7 @@ def test_a_spec_that_is_there_is_not_written_again(tmp_path):
 
 
 def test_names_of_rows_and_runs_are_those_of_every_scale():
-    plans = [make_plan({"scale": scale}, check_data=False) for scale in ("smoke", "short", "paper")]
+    plans = [make_plan({"scale": scale}) for scale in ("smoke", "short", "paper")]
     assert len({frozenset(plan.run_of) for plan in plans}) == 1
     assert len({name for plan in plans for name in plan.run_of.values()}) == 3 * len(set(plans[0].run_of.values()))
 
@@ -185,7 +185,7 @@ def test_at_the_papers_scale_images_need_published_weights_and_imagenet_a_person
         make_plan({"scale": "paper", "data_dir": "nowhere"})
     plan = make_plan({"scale": "paper", "skip": ["imagenet256"]})
     assert plan.needs_of(plan.run_of["dit_cifar10/end_to_end"]) == {"extractor": plan.weights("inception")}
-    whole = make_plan({"scale": "paper"}, check_data=False)
+    whole = make_plan({"scale": "paper"})
     needs = whole.needs_of(whole.run_of["dit_imagenet/end_to_end"])
     assert needs["autoencoder"] == whole.weights("sd-vae-ft-ema")
 

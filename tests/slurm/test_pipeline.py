@@ -95,7 +95,18 @@ def test_table_1_with_gpu_jobs(slurm, clone):
     assert (clone / "results/smoke/tables/table_1.csv").exists()
     assert jobs_submitted(output) == 4  # one a run; data and tables are made where Snakemake runs
     # the profile's scale is the paper's, unless the command line says otherwise
-    dry = [sys.executable, "-m", "snakemake", "--profile", "slurm", "-n", "all", "--config", "seeds=3", "skip=[imagenet256]"]
+    dry = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "slurm",
+        "-n",
+        "all",
+        "--config",
+        "seeds=3",
+        "skip=[imagenet256]",
+    ]
     plan = subprocess.run(dry, cwd=clone, env=environment(), capture_output=True, text=True, timeout=60)
     assert plan.returncode == 0
     assert "dblocks: scale paper, seeds 3 a run" in plan.stderr

@@ -3,12 +3,17 @@
 INPUTS: config/*.yaml and the command line. OUTPUTS: a spec.json for each run, written where it is not there.
 """
 
-try:
-    PLAN = make_plan(config)
-except UserError as error:
-    # one line and nothing else: Snakemake would print a traceback
-    print(f"dblocks: {error}", file=sys.stderr, flush=True)
-    os._exit(2)
+
+def or_stop(function, *arguments):
+    """What `function` returns; a user's error ends the planning in one line, where Snakemake would print many."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        print(f"dblocks: {error}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+PLAN = or_stop(make_plan, config)
 
 ROOT = str(PLAN.root)
 

@@ -17,7 +17,9 @@ rule data:
 
 
 rule prepare_data:
-    """One data set, from its source to arrays."""
+    """One data set, from its source to arrays; a plan that waits for a person's data stops here."""
+    input:
+        lambda wildcards: or_stop(PLAN.check_data, wildcards.dataset) or [],
     output:
         f"{PLAN.command_line.results_dir}/data/{{dataset}}/manifest.json",
     log:
