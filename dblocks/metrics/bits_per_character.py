@@ -22,14 +22,14 @@ class BitsPerCharacter:
     """An estimate of the bound, in bits per character.
 
     Attributes:
-        value, standard_error: mean over windows, and its deviation, sd / √n; 0 for a single window.
+        value, standard_error: mean over windows, and its deviation, sd / √n; None for a single window.
         windows: n.
         by_block: the part of the value that falls to each block's times.
         evaluations: (window, time) pairs that each block was run on.
     """
 
     value: float
-    standard_error: float
+    standard_error: float | None
     windows: int
     by_block: list[float]
     evaluations: list[int]
@@ -70,7 +70,7 @@ def bits_per_character(
                 per_window[block, rows.cpu() + start] += (share[rows] * nats).cpu() / (length * math.log(2))
                 evaluations[block] += len(rows)
     totals = per_window.sum(dim=0)
-    error = totals.std().item() / math.sqrt(n) if n > 1 else 0.0
+    error = totals.std().item() / math.sqrt(n) if n > 1 else None
     return BitsPerCharacter(totals.mean().item(), error, n, per_window.mean(dim=1).tolist(), evaluations)
 
 

@@ -129,3 +129,8 @@ def test_entropies_of_known_texts():
     assert bigram_entropy(np.array([0, 1, 2, 3] * 8, np.uint8), 27) == pytest.approx(0, abs=1e-12)
     fair = np.random.default_rng(0).integers(0, 2, 200_000).astype(np.uint8)
     assert bigram_entropy(fair, 27) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_single_window_has_no_standard_error():
+    found = estimate(constant(torch.zeros(27)), torch.zeros(1, 8, dtype=torch.int64), 27)
+    assert found.standard_error is None
