@@ -63,9 +63,9 @@ def call(module: str, folder: Path, *arguments: object, timeout: float = 120, **
     )
 
 
-def snakemake(folder: Path, *arguments: object, timeout: float = 240):
-    """Real Snakemake on one core."""
-    return call("snakemake", folder, "--cores", 1, *arguments, timeout=timeout)
+def snakemake(folder: Path, *arguments: object, timeout: float = 240, cores: int = 1):
+    """Real Snakemake."""
+    return call("snakemake", folder, "--cores", cores, *arguments, timeout=timeout)
 
 
 def dblocks(folder: Path, *arguments: object, **extra: str):
