@@ -85,9 +85,9 @@ def test_a_metric_and_its_substitute_do_not_mix_in_one_row():
 @pytest.mark.parametrize(
     ("run", "overrides", "said"),
     [
-        ("dit_cifar10/end_to_end", {"network": {"name": "vit"}}, "network 'vit'"),
-        ("vit/end_to_end", {"network": {"name": "dit"}}, "network 'dit'"),
-        ("dit_cifar10/end_to_end", {"method": {"name": "end_to_end"}}, "method 'end_to_end'"),
+        ("dit_cifar10/end_to_end", {"network": {"name": "vit"}}, "network.name: 'vit'"),
+        ("vit/end_to_end", {"network": {"name": "dit"}}, "network.name: 'dit'"),
+        ("dit_cifar10/end_to_end", {"method": {"name": "end_to_end"}}, "method.name: 'end_to_end'"),
         ("vit/diffusion_blocks", {"method": {"noise": {"sigma_data": "data_rms"}}}, "data_rms"),
         ("dit_cifar10/end_to_end", {"generation": {"extractor": "classifier", "classifier": None}}, "classifier"),
         ("dit_cifar10/end_to_end", {"generation": {"extractor": "classifier", "classifier": "vit/no"}}, "vit/no"),

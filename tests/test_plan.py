@@ -182,7 +182,7 @@ def test_latents_are_a_folder_of_their_own_and_encoded_once():
 
 def test_at_the_papers_scale_images_need_published_weights_and_imagenet_a_person():
     with pytest.raises(UserError, match=r"imagenet256.*skip=\[imagenet256\]"):
-        make_plan({"scale": "paper", "data_dir": "nowhere"})
+        make_plan({"scale": "paper", "data_dir": "nowhere"}).check_data("imagenet256")
     plan = make_plan({"scale": "paper", "skip": ["imagenet256"]})
     assert plan.needs_of(plan.run_of["dit_cifar10/end_to_end"]) == {"extractor": plan.weights("inception")}
     whole = make_plan({"scale": "paper"})

@@ -366,7 +366,7 @@ def test_a_loss_that_is_not_finite_fails_naming_its_first_step_block_and_sigma(t
         if not math.isfinite(value := first.buffer.entries[-1][1].loss.item()):
             break
     block, sigma = block_of_step("iid", 0, step, 3), first.buffer.entries[-1][1].sigma
-    expected = f"loss is {value} at step {step}, block {block + 1}, sigma {sigma.min():.4g} to {sigma.max():.4g};"
+    expected = f"loss is {value} at step {step + 1}, block {block + 1}, sigma {sigma.min():.4g} to {sigma.max():.4g};"
     assert 0 < step < 9
     with pytest.raises(TrainingFailed) as failure:
         trainer(tmp_path, over=WILD).run()

@@ -168,6 +168,9 @@ class ImageGeneration:
 
         return inception(weights_path(path), self.device)
 
+    def write_samples(self, predictors: dict, folder: Path) -> None:
+        """Nothing more: the grid of the samples that are measured is made while they are."""
+
     def _picture(self, samples: Samples) -> None:
         from dblocks.report.grids import write_grid
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,9 @@ class ImageReconstruction:
         return (reconstruction - images).square().mean()
 
     @torch.no_grad()
+    def write_samples(self, predictors: dict, folder: Path) -> None:
+        """Nothing: it makes no images of its own."""
+
     def evaluate(self, predictors: dict[str, Predictor]) -> list[Metric]:
         """Root mean square error on the evaluation split, in grey levels of 255."""
         images = to_device(self.test_images, self.device)
