@@ -230,3 +230,16 @@ def test_more_seeds_are_run_also_when_the_data_is_prepared_again(finished, tmp_p
     assert counts["prepare_data"] == "1"
     assert int(counts["run"]) >= 4
     assert counts["table"] == "1"
+
+
+def test_jobs_for_a_gpu_are_refused_at_once_where_there_is_none(clone):
+    if shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    config = ("scale=short", "data_dir=nowhere", "results_dir=gpu")
+    process = snakemake(clone, "table_1", "--config", *config)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("dblocks: compute.device: 'cuda' is wanted")
+    assert not list((clone / "gpu").rglob("log.jsonl"))
+    # a dry run is a plan, and jobs told to take the CPU need no GPU
+    assert snakemake(clone, "-n", "table_1", "--config", *config).returncode == 0
+    assert "cuda" not in snakemake(clone, "-n", "table_1", "--config", *config, "device=cpu").stderr

@@ -1,0 +1,44 @@
+"""The doctor says what is here, what is missing for which table, and what a plan costs."""
+
+from __future__ import annotations
+
+from dblocks.doctor import cost, report
+from dblocks.plan import make_plan
+from tests.workflow.helpers import dblocks
+
+
+def line_of(text: str, subject: str) -> str:
+    """The one line about a subject."""
+    (line,) = [line for line in text.splitlines() if line[8:].startswith(subject)]
+    return line
+
+
+def test_at_smoke_nothing_is_missing(tmp_path):
+    text, complete = report(make_plan({"results_dir": str(tmp_path)}))
+    assert complete
+    assert line_of(text, "data digits ").startswith("ok") and "embedded" in line_of(text, "data digits ")
+    assert "table_1" in line_of(text, "data digits ")
+
+
+def test_what_a_person_must_bring_is_missing_for_its_tables(tmp_path):
+    text, complete = report(make_plan({"scale": "paper", "results_dir": str(tmp_path), "data_dir": str(tmp_path)}))
+    assert not complete
+    line = line_of(text, "data imagenet256")
+    assert line.startswith("missing") and "table_8" in line
+    assert line_of(text, "data cifar100").startswith("ok") and "downloadable" in line_of(text, "data cifar100")
+
+
+def test_the_cost_is_jobs_and_the_time_they_may_take(tmp_path):
+    plan = make_plan({"scale": "paper", "results_dir": str(tmp_path), "seeds": 2, "skip": ["imagenet256"]})
+    specs = [spec for row in plan.tables["table_1"].rows for spec in plan.runs[plan.run_of[row.run]]]
+    hours = sum(spec.resources.runtime_minutes for spec in specs) / 60
+    assert cost(plan, "table_1")["runs"] == "8, 8 to do"
+    assert cost(plan, "table_1")["GPU-hours"] == f"≤ {hours:.0f}"
+
+
+def test_no_key_is_ever_shown(tmp_path):
+    secrets = {"WANDB_API_KEY": "0123456789abcdef" * 3, "HF_TOKEN": "hf_secretsecret"}
+    process = dblocks(tmp_path, "doctor", "--config", f"results_dir={tmp_path}", **secrets)
+    assert process.returncode == 0, process.stderr
+    assert "a key is there" in process.stdout
+    assert not any(secret in process.stdout + process.stderr for secret in secrets.values())
