@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dblocks import seeds
-from dblocks.config import baseline_steps
+from dblocks.budget import baseline_steps
 from dblocks.data.prepared import PreparedData
 from dblocks.machine import wants_compile
 from dblocks.masking import mask_partition
@@ -16,6 +16,7 @@ from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
 from dblocks.methods.masked_diffusion import MaskedDiffusion
+from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
 from dblocks.networks.masked_lm import MaskedLM
@@ -24,7 +25,7 @@ from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tasks.classification import Classification
-from dblocks.tasks.image_generation import ImageGeneration, Needs
+from dblocks.tasks.image_generation import ImageGeneration
 from dblocks.tasks.image_reconstruction import ImageReconstruction
 from dblocks.tasks.masked_text import MASK, MaskedText
 

@@ -1,4 +1,4 @@
-"""From config/*.yaml to RunSpecs: merge, validate, hash.
+"""From config/*.yaml to RunSpecs: merge and validate.
 
 A spec is merged from experiment ← variant ← scale (config/scales.yaml, then the experiment's own section)
 ← command line, in that order; later wins. Everything here is plain data: torch is never imported.
@@ -6,8 +6,6 @@ A spec is merged from experiment ← variant ← scale (config/scales.yaml, then
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,11 +14,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from dblocks.data.registry import ImageDataset, TextDataset, character_splits, dataset
-from dblocks.data.sources import characters_in, fingerprint
+from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
-from dblocks.spec import IDENTITY_SECTIONS, ContrastiveForwardForwardSpec, DataSpec, MaskedTextSpec, Part, RunSpec
-from dblocks.versions import COMPONENTS, versions_of
+from dblocks.identity import identity
+from dblocks.spec import MaskedTextSpec, Part, RunSpec
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
@@ -201,7 +198,8 @@ def resolve(
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
     check_data_fits(spec, place)
-    return with_needed_identities(spec, overrides, config_dir)
+    identities = {role: identity(needed) for role, needed in needed_specs(spec, overrides, config_dir).items()}
+    return spec.with_identities(identities) if identities else spec
 
 
 def needed_specs(
@@ -211,23 +209,10 @@ def needed_specs(
 
     Of the overrides they take data, compute and max_steps: the rest is meant for networks and methods like the run's.
     """
-    needed = spec.generation.needed_runs() if spec.generation else {}
     over = {key: value for key, value in (overrides or {}).items() if key in ("data", "compute")}
     if steps := (overrides or {}).get("training", {}).get("max_steps"):
         over["training"] = {"max_steps": steps}
-    return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in needed.items()}
-
-
-def with_needed_identities(spec: RunSpec, overrides: Mapping[str, Any] | None, config_dir: Path) -> RunSpec:
-    """`spec` with the identities of the runs it reads, so that its own identity holds them."""
-    identities = {role: identity(needed) for role, needed in needed_specs(spec, overrides, config_dir).items()}
-    if not identities:
-        return spec
-    update: dict[str, Any] = {"classifier_identity": identities.get("extractor")}
-    if "autoencoder" in identities:
-        latents = {"autoencoder_identity": identities["autoencoder"]}
-        update["latents"] = spec.generation.latents.model_copy(update=latents)
-    return spec.model_copy(update={"generation": spec.generation.model_copy(update=update)})
+    return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in spec.needed_runs().items()}
 
 
 def check_data_fits(spec: RunSpec, place: str) -> None:
@@ -244,120 +229,3 @@ def check_data_fits(spec: RunSpec, place: str) -> None:
         patch = getattr(spec.network, "patch_size", 1)
         if height % patch or width % patch:
             raise UserError(f"{place}: network.patch_size: {patch} does not divide images of {height}×{width}")
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def identity(spec: RunSpec) -> str:
-    """SHA-256 (hex) over all that decides a run's numbers: spec sections, data fingerprint, code versions.
-
-    Names, scale, seed, logging and resources do not count, so rows with equal settings share a run.
-    """
-    content = spec.model_dump(mode="json", include=set(IDENTITY_SECTIONS))
-    if spec.compute.device == "cuda":
-        del content["compute"]["threads"]  # no bit depends on it there
-    del content["data"]["path"]  # the fingerprint says what is in it
-    # added after the first runs were made: they count where they are set
-    for section, field in ((content, "generation"), (content["training"], "ema_ramp")):
-        if section[field] is None:
-            del section[field]
-    content["fingerprint"] = data_fingerprint(spec.data)
-    content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def data_fingerprint(data: DataSpec) -> str:
-    """What names the exact content of a run's data; a user's own text is hashed once."""
-    return fingerprint(data.name, None if data.path is None else Path(data.path), data.title)
-
-
-def data_key(data: DataSpec) -> str:
-    """The folder of a prepared data set: its name, or title and hash8 of a user's own text."""
-    title, _, digest = data_fingerprint(data).rpartition("-")
-    return data.name if data.path is None else f"{title}-{digest[:8]}"
-
-
-def latents_fingerprint(spec: RunSpec) -> str:
-    """What names the exact latents of a run: the images, and the autoencoder with its version."""
-    latents = spec.generation.latents
-    content = [
-        data_fingerprint(spec.data),
-        latents.autoencoder,
-        latents.autoencoder_identity,
-        COMPONENTS["data.latents"],
-    ]
-    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
-
-
-def training_fingerprint(spec: RunSpec) -> str:
-    """What names the exact arrays a run trains on: its data set's, or their latents."""
-    in_latents = spec.generation is not None and spec.generation.latents is not None
-    return latents_fingerprint(spec) if in_latents else data_fingerprint(spec.data)
-
-
-def training_key(spec: RunSpec) -> str:
-    """The folder of the arrays a run trains on, as `data_key` for the data set itself."""
-    fingerprint_ = training_fingerprint(spec)
-    if fingerprint_ == data_fingerprint(spec.data):
-        return data_key(spec.data)
-    return f"{data_key(spec.data)}-latents-{fingerprint_.rpartition('-')[2][:8]}"
-
-
-def run_name(spec: RunSpec) -> str:
-    """<experiment>-<variant>-<hash8>, the folder of a run's seeds."""
-    return f"{spec.experiment}-{spec.variant}-{identity(spec)[:8]}"
-
-
-def training_samples(spec: RunSpec) -> int:
-    """Images of the training split, or disjoint windows in the training part of a text."""
-    info = dataset(spec.data.name)
-    if isinstance(spec.task, MaskedTextSpec):
-        characters = info.characters or characters_in(Path(spec.data.path))
-        return character_splits(characters)[0] // spec.task.length
-    return info.train_size if spec.data.train_split == "train" else info.fit_size()
-
-
-def steps_per_epoch(spec: RunSpec) -> int:
-    """n_train // batch_size; the last incomplete batch is dropped."""
-    size = training_samples(spec)
-    steps = size // spec.training.batch_size
-    if steps == 0:
-        raise UserError(
-            f"training.batch_size: {spec.training.batch_size} is more than the {size} training samples of "
-            f"{spec.data.name}"
-        )
-    return steps
-
-
-def baseline_steps(spec: RunSpec) -> int:
-    """Updates that each layer gets: epochs × steps per epoch, cut at max_steps."""
-    steps = max(1, round(spec.training.epochs * steps_per_epoch(spec)))
-    return min(steps, spec.training.max_steps or steps)
-
-
-def probe_steps(spec: RunSpec) -> int:
-    """Steps of the linear probe that follows the layers' own training; 0 for methods without one."""
-    if not isinstance(spec.method, ContrastiveForwardForwardSpec):
-        return 0
-    steps = max(1, round(spec.method.probe_epochs * steps_per_epoch(spec)))
-    return min(steps, spec.training.max_steps or steps)
-
-
-def total_steps(spec: RunSpec) -> int:
-    """Steps of the run: B × baseline steps, so that each block gets as many updates as the baseline's layers."""
-    return spec.num_blocks * baseline_steps(spec) + probe_steps(spec)
-
-
-def budget_fraction(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> float:
-    """Training samples (of a text: characters) seen, as a fraction of those of the same row at the paper's scale."""
-    paper = resolve(f"{spec.experiment}/{spec.variant}", "paper", config_dir=config_dir)
-    return training_volume(spec) / training_volume(paper)
-
-
-def training_volume(spec: RunSpec) -> int:
-    """Samples, or characters of a text, that training sees in all."""
-    length = spec.task.length if isinstance(spec.task, MaskedTextSpec) else 1
-    return total_steps(spec) * spec.training.batch_size * length

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dblocks.config import data_key
 from dblocks.data.files import readable
 from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import dataset
 from dblocks.data.sources import availability
+from dblocks.identity import data_key
 from dblocks.plan import Plan
 
 PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "pandas", "wandb")

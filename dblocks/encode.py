@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from dblocks.config import data_fingerprint, latents_fingerprint
 from dblocks.data.latents import encode
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.errors import UserError
+from dblocks.identity import data_fingerprint, latents_fingerprint
 from dblocks.machine import pick_device
 from dblocks.networks.autoencoder import Autoencoder, Codec, PublishedAutoencoder
 from dblocks.record import RECORD, read_record

@@ -11,23 +11,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dblocks.claims import TablePlan, load_claims
-from dblocks.config import (
-    CONFIG_DIR,
-    CommandLine,
-    data_key,
-    first_error,
-    identity,
-    load_experiments,
-    load_scales,
-    needed_specs,
-    resolve,
-    training_key,
-)
+from dblocks.config import CONFIG_DIR, CommandLine, first_error, load_experiments, load_scales, needed_specs, resolve
 from dblocks.data.files import write_atomically
 from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import DATASETS
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
+from dblocks.identity import data_key, identity, training_key
 from dblocks.record import RECORD
 from dblocks.spec import DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
@@ -103,11 +93,9 @@ class Plan:
     def needs_of(self, run: str) -> dict[str, Path]:
         """What a run reads besides its training data, by role: records, weights' manifests, images in pixels."""
         spec = self.runs[run][0]
-        if spec.generation is None:
-            return {}
-        needs = {role: self.folder(self.needed[run][role], 0) / RECORD for role in spec.generation.needed_runs()}
-        needs |= {role: self.weights(name) for role, name in spec.generation.needed_weights().items()}
-        if spec.generation.latents is not None:
+        needs = {role: self.folder(self.needed[run][role], 0) / RECORD for role in spec.needed_runs()}
+        needs |= {role: self.weights(name) for role, name in spec.needed_weights().items()}
+        if spec.generation is not None and spec.generation.latents is not None:
             needs["images"] = self.manifest(data_key(spec.data))
         return needs
 

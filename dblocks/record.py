@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from pydantic import Field, ValidationError
 
 from dblocks.config import first_error
 from dblocks.data.files import write_atomically
-from dblocks.errors import UserError
-from dblocks.spec import Part, RunSpec
+from dblocks.errors import TrainingFailed, UserError
+from dblocks.spec import DataSpec, Part, RunSpec
 
 RECORD = "record.json"
 
@@ -33,6 +34,17 @@ class Metric(Part):
     mean: float | None = Field(None, description="Their mean.")
     extractor: str | None = Field(None, description="Where the features come from, and their checksum.")
     reference: int | None = Field(None, description="Images of the split that the samples are compared with.")
+
+    @classmethod
+    def measured(cls, data: DataSpec, name: str, value: float, **fields: Any) -> Metric:
+        """What was measured on `data`, on its evaluation split unless `split` says otherwise.
+
+        Raises: TrainingFailed if a number is not finite: the network gives none, and would give none again.
+        """
+        for number in (value, fields.get("standard_error") or 0.0, *(fields.get("values") or ())):
+            if not math.isfinite(number):
+                raise TrainingFailed(f"{name} on {data.label} is {number}: the trained network gives no numbers")
+        return cls(**{"dataset": data.label, "split": data.evaluation_split, "name": name, "value": value, **fields})
 
 
 class Machine(Part):

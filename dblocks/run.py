@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dblocks.config import budget_fraction, first_error, identity, run_name, total_steps, training_fingerprint
+from dblocks.budget import budget_fraction, total_steps
+from dblocks.config import first_error
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
+from dblocks.identity import identity, run_name, training_fingerprint
 from dblocks.owner import owned
 from dblocks.record import RECORD, Record, read_record, write_record
 from dblocks.runlog import read_log
@@ -59,7 +61,7 @@ def execute(
     """Bring the run of `spec_path` to its record, from wherever it stands. Returns the record's path.
 
     Args:
-        needs: what its evaluation reads besides the data, by role (tasks/image_generation.py).
+        needs: what its evaluation reads besides the data, by role (needs.py).
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
@@ -118,7 +120,7 @@ def train_and_evaluate(
 
     from dblocks.build import build
     from dblocks.machine import autocast, describe, peak_memory, pick_device
-    from dblocks.tasks.image_generation import Needs
+    from dblocks.needs import Needs
 
     if data.fingerprint != (wanted := training_fingerprint(spec)):
         raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dblocks.budget import total_steps
 from dblocks.build import build
-from dblocks.config import resolve, total_steps
+from dblocks.config import resolve
 from dblocks.machine import autocast
 from dblocks.training import Trainer
 

@@ -14,23 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dblocks.config import (
-    CONFIG_DIR,
-    CommandLine,
-    baseline_steps,
-    budget_fraction,
-    identity,
-    load_experiments,
-    load_scales,
-    merge,
-    probe_steps,
-    resolve,
-    run_name,
-    steps_per_epoch,
-    total_steps,
-)
+from dblocks.budget import baseline_steps, budget_fraction, probe_steps, steps_per_epoch, total_steps
+from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, merge, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
+from dblocks.identity import identity, run_name
 from dblocks.spec import RunSpec
 from dblocks.versions import COMPONENTS, versions_of
 

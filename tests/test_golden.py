@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dblocks.config import load_experiments, resolve, training_key
+from dblocks.config import load_experiments, resolve
 from dblocks.data.prepare import prepare
 from dblocks.encode import encode_data
+from dblocks.identity import training_key
 from dblocks.record import read_record
 from dblocks.run import execute
 from dblocks.runlog import read_log
@@ -56,7 +57,7 @@ class Workshop:
         (folder / "spec.json").write_text(spec.model_dump_json())
         data = self.data(spec.data.name)
         if spec.generation:
-            needs = {role: self.record(needed) for role, needed in spec.generation.needed_runs().items()}
+            needs = {role: self.record(needed) for role, needed in spec.needed_runs().items()}
         if spec.generation and spec.generation.latents:
             needs["images"] = data / "manifest.json"
             data = self.folder / "data" / training_key(spec)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dblocks.config import CONFIG_DIR, resolve, run_name
+from dblocks.config import CONFIG_DIR, resolve
 from dblocks.errors import UserError
+from dblocks.identity import run_name
 from dblocks.plan import make_plan
 from dblocks.run import read_spec
 from tests.workflow.helpers import edit, environment

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dblocks.config import identity, run_name
+from dblocks.identity import identity, run_name
 from dblocks.record import read_record
 from dblocks.run import read_spec
 from dblocks.runlog import read_log

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dblocks.claims import TablePlan, judge, load_claims
-from dblocks.config import CONFIG_DIR, identity, load_scales, read_yaml, resolve
+from dblocks.config import CONFIG_DIR, load_scales, read_yaml, resolve
 from dblocks.errors import UserError
+from dblocks.identity import identity
 from dblocks.record import RECORD, Record, read_record
 from dblocks.report.table_files import write_table
 from dblocks.tables import load_tables, table_cells

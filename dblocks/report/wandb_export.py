@@ -14,8 +14,8 @@ from typing import Any
 
 import wandb
 
-from dblocks.config import run_name
 from dblocks.errors import UserError
+from dblocks.identity import run_name
 from dblocks.record import Record
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec

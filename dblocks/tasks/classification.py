@@ -5,7 +5,6 @@ Shapes: N images [N, C, H, W], uint8 as stored, float after `normalize`; labels 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from dblocks import seeds
 from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
-from dblocks.errors import TrainingFailed
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
 from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
@@ -98,17 +96,7 @@ class Classification:
         return predictor.scores(self.normalize(images), draws).float().cpu()
 
     def _metric(self, name: str, value: float, unit: str) -> Metric:
-        data = self.spec.data
-        if not math.isfinite(value):
-            raise TrainingFailed(f"{name} on {data.label} is {value}: the trained network gives no numbers")
-        return Metric(
-            name=name,
-            value=value,
-            unit=unit,
-            dataset=data.label,
-            split=data.evaluation_split,
-            samples=len(self.test_labels),
-        )
+        return Metric.measured(self.spec.data, name, value, unit=unit, samples=len(self.test_labels))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,6 @@ scaled latents, [N, C, H, W] float.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from dblocks.data.latents import Latents, to_unit
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.metrics.samples import Samples
+from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Codec
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
@@ -29,22 +28,6 @@ from dblocks.tasks.arrays import EpochOrder, split_indices, to_device
 from dblocks.tasks.classification import Batch, Predictor
 
 SHOWN, SHOWN_CLASSES = 12, 10  # samples a class in the picture, and classes
-
-
-@dataclass
-class Needs:
-    """What a run reads besides its training data, by role: records of other runs, weights, and image arrays.
-
-    Attributes:
-        paths: `extractor` and `autoencoder`: a record.json or a published weights' manifest; `images`: manifest of
-            the images whose latents are the training data.
-        folder: the run's own, for samples and their picture; None where nothing is evaluated.
-        on_progress: called whenever some samples more are on disk, so that starting again is worth it.
-    """
-
-    paths: dict[str, Path] = field(default_factory=dict)
-    folder: Path | None = None
-    on_progress: Callable[[], None] = lambda: None
 
 
 class ImageGeneration:
@@ -191,11 +174,11 @@ class ImageGeneration:
         split: str | None = None,
     ) -> Metric:
         data, several = self.spec.data, extractor is not None
-        return Metric(
-            name=name,
-            value=min(values),
+        return Metric.measured(
+            data,
+            name,
+            min(values),
             unit=unit,
-            dataset=data.label,
             split=split or data.evaluation_split,
             samples=self.samples,
             values=tuple(values) if several else None,

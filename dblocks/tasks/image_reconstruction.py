@@ -46,14 +46,5 @@ class ImageReconstruction:
         images = to_device(self.test_images, self.device)
         draws = generator(self.device, self.spec.seed, "evaluate", 0)
         error = predictors[""].scores(to_unit(images), draws) - to_unit(images)
-        data = self.spec.data
-        return [
-            Metric(
-                name="rmse",
-                value=127.5 * error.double().square().mean().sqrt().item(),
-                unit="grey levels",
-                dataset=data.label,
-                split=data.evaluation_split,
-                samples=len(images),
-            )
-        ]
+        rmse = 127.5 * error.double().square().mean().sqrt().item()
+        return [Metric.measured(self.spec.data, "rmse", rmse, unit="grey levels", samples=len(images))]

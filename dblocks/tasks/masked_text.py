@@ -102,13 +102,6 @@ class MaskedText:
             write_atomically(folder / f"{prefix}{SAMPLES}", "".join(lines))
 
     def _metric(self, name: str, value: float, windows: int, standard_error: float | None = None) -> Metric:
-        data = self.spec.data
-        return Metric(
-            name=name,
-            value=value,
-            unit="bits/char",
-            dataset=data.label,
-            split=data.evaluation_split,
-            samples=windows,
-            standard_error=standard_error,
+        return Metric.measured(
+            self.spec.data, name, value, unit="bits/char", samples=windows, standard_error=standard_error
         )

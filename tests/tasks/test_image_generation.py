@@ -9,10 +9,11 @@ from PIL import Image
 
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData, write_manifest
+from dblocks.needs import Needs
 from dblocks.record import read_record
 from dblocks.report.grids import write_grid
 from dblocks.spec import RunSpec
-from dblocks.tasks.image_generation import ImageGeneration, Needs
+from dblocks.tasks.image_generation import ImageGeneration
 from tests.test_golden import OVERRIDES, Workshop
 
 CPU = torch.device("cpu")

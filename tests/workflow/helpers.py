@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dblocks.budget import budget_fraction
 from dblocks.claims import TablePlan, load_claims
-from dblocks.config import budget_fraction, identity, resolve
+from dblocks.config import resolve
+from dblocks.identity import identity
 from dblocks.record import Machine, Metric, Record, write_record
 from dblocks.report.build_tables import build_table
 from dblocks.spec import RunSpec

@@ -1,0 +1,77 @@
+"""What names a run and the arrays it reads: hashes of all that decides their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from dblocks.data.sources import fingerprint
+from dblocks.spec import IDENTITY_SECTIONS, DataSpec, RunSpec
+from dblocks.versions import COMPONENTS, versions_of
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal text for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(spec: RunSpec) -> str:
+    """SHA-256 (hex) over all that decides a run's numbers: spec sections, data fingerprint, code versions.
+
+    Names, scale, seed, logging and resources do not count, so rows with equal settings share a run.
+    """
+    content = spec.model_dump(mode="json", include=set(IDENTITY_SECTIONS))
+    if spec.compute.device == "cuda":
+        del content["compute"]["threads"]  # no bit depends on it there
+    del content["data"]["path"]  # the fingerprint says what is in it
+    # added after the first runs were made: they count where they are set
+    for section, field in ((content, "generation"), (content["training"], "ema_ramp")):
+        if section[field] is None:
+            del section[field]
+    content["fingerprint"] = data_fingerprint(spec.data)
+    content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def data_fingerprint(data: DataSpec) -> str:
+    """What names the exact content of a run's data; a user's own text is hashed once."""
+    return fingerprint(data.name, None if data.path is None else Path(data.path), data.title)
+
+
+def data_key(data: DataSpec) -> str:
+    """The folder of a prepared data set: its name, or title and hash8 of a user's own text."""
+    title, _, digest = data_fingerprint(data).rpartition("-")
+    return data.name if data.path is None else f"{title}-{digest[:8]}"
+
+
+def latents_fingerprint(spec: RunSpec) -> str:
+    """What names the exact latents of a run: the images, and the autoencoder with its version."""
+    latents = spec.generation.latents
+    content = [
+        data_fingerprint(spec.data),
+        latents.autoencoder,
+        latents.autoencoder_identity,
+        COMPONENTS["data.latents"],
+    ]
+    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
+
+
+def training_fingerprint(spec: RunSpec) -> str:
+    """What names the exact arrays a run trains on: its data set's, or their latents."""
+    in_latents = spec.generation is not None and spec.generation.latents is not None
+    return latents_fingerprint(spec) if in_latents else data_fingerprint(spec.data)
+
+
+def training_key(spec: RunSpec) -> str:
+    """The folder of the arrays a run trains on, as `data_key` for the data set itself."""
+    fingerprint_ = training_fingerprint(spec)
+    if fingerprint_ == data_fingerprint(spec.data):
+        return data_key(spec.data)
+    return f"{data_key(spec.data)}-latents-{fingerprint_.rpartition('-')[2][:8]}"
+
+
+def run_name(spec: RunSpec) -> str:
+    """<experiment>-<variant>-<hash8>, the folder of a run's seeds."""
+    return f"{spec.experiment}-{spec.variant}-{identity(spec)[:8]}"

@@ -1,0 +1,71 @@
+"""RunSpec: the one description of a run, read by the plan, the trainer, the evaluator, W&B and the report.
+
+Every field that can change a run's numbers is part of its identity (see `identity`); what cannot
+(names, logging) is not. Where the paper is silent, or differs from its own code, both readings are
+options by name; config/README.md argues the defaults.
+"""
+
+from dblocks.spec.base import Part
+from dblocks.spec.budget import (
+    AugmentSpec,
+    ComputeSpec,
+    DataSpec,
+    LoggingSpec,
+    RandAugmentSpec,
+    ResourceSpec,
+    TrainingSpec,
+)
+from dblocks.spec.methods import (
+    ContrastiveForwardForwardSpec,
+    DiffusionBlocksSpec,
+    EndToEndSpec,
+    ForwardForwardSpec,
+    Method,
+    NoiseSpec,
+    SamplingSpec,
+)
+from dblocks.spec.networks import AutoencoderSpec, DiTSpec, MaskedLMSpec, Network, ViTSpec
+from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
+from dblocks.spec.tasks import (
+    ClassificationSpec,
+    GenerationSpec,
+    ImageGenerationSpec,
+    ImageReconstructionSpec,
+    LatentsSpec,
+    MaskedTextSpec,
+    Task,
+)
+
+__all__ = [
+    "IDENTITY_SECTIONS",
+    "MASKED_FIELDS",
+    "PARTS_OF_TASK",
+    "AugmentSpec",
+    "AutoencoderSpec",
+    "ClassificationSpec",
+    "ComputeSpec",
+    "ContrastiveForwardForwardSpec",
+    "DataSpec",
+    "DiTSpec",
+    "DiffusionBlocksSpec",
+    "EndToEndSpec",
+    "ForwardForwardSpec",
+    "GenerationSpec",
+    "ImageGenerationSpec",
+    "ImageReconstructionSpec",
+    "LatentsSpec",
+    "LoggingSpec",
+    "MaskedLMSpec",
+    "MaskedTextSpec",
+    "Method",
+    "Network",
+    "NoiseSpec",
+    "Part",
+    "RandAugmentSpec",
+    "ResourceSpec",
+    "RunSpec",
+    "SamplingSpec",
+    "Task",
+    "TrainingSpec",
+    "ViTSpec",
+]

@@ -1,0 +1,103 @@
+"""The remaining parts of a RunSpec: data, budget, machine, bookkeeping."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dblocks.spec.base import Part
+
+
+class RandAugmentSpec(Part):
+    num_ops: int = Field(2, ge=1, description="Operations applied one after another to each image.")
+    magnitude: int = Field(9, ge=0, le=30, description="Strength, a bin of 31.")
+
+
+class AugmentSpec(Part):
+    """Augmentation of training images; drawn for each sample anew."""
+
+    crop_padding: int = Field(0, ge=0, description="Zero padding before a random crop back to size, pixels.")
+    flip: float = Field(0.0, ge=0, le=1, description="Probability of a horizontal flip; 0 for digits.")
+    rand_augment: RandAugmentSpec | None = Field(None, description="RandAugment, or nothing.")
+
+
+class DataSpec(Part):
+    name: str = Field(description="A data set of dblocks/data/registry.py.")
+    path: str | None = Field(None, description="The user's own text, for characters, documents and sentences.")
+    title: str | None = Field(None, description="The name that text bears in records; default: the file's.")
+    train_split: Literal["train", "fit"] = Field(
+        "train", description="`train` is the whole training set, `fit` leaves out the fixed 10 % for validation."
+    )
+    evaluation_split: Literal["test", "validation"] = Field(
+        "test", description="Where metrics are read. Choices are made on `validation`; test is read once."
+    )
+
+    max_evaluation_samples: int | None = Field(
+        None, ge=1, description="Evaluate on the first so many samples only, to try things out."
+    )
+
+    @property
+    def label(self) -> str:
+        """The name results are shown under."""
+        return self.title or self.name
+
+    @model_validator(mode="after")
+    def _validation_was_not_trained_on(self):
+        if self.evaluation_split == "validation" and self.train_split != "fit":
+            raise ValueError("evaluation_split 'validation' needs train_split 'fit', else it is trained on")
+        return self
+
+
+class TrainingSpec(Part):
+    """Optimiser and budget. One epoch is n_train // batch_size steps; block-wise methods take B times the steps,
+    so that each layer gets as many updates as in the baseline (paper, Section 4)."""
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    min_learning_rate: float = Field(0.0, ge=0, description="Where the cosine ends.")
+    warmup_epochs: float = Field(0.0, ge=0, description="Linear warm-up from 0, in epochs.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; None clips nothing.")
+    ema_half_life: float | None = Field(
+        None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
+    )
+    ema_ramp: float | None = Field(
+        None, gt=0, description="The half-life is at most this share of the samples seen so far (EDM: 0.05)."
+    )
+    max_steps: int | None = Field(None, ge=1, description="Cut the baseline's step count here, to try things out.")
+
+    @model_validator(mode="after")
+    def _rates_fall(self):
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        return self
+
+
+class ComputeSpec(Part):
+    """Where and how it is computed; part of the identity since the bits depend on it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1, description="CPU threads of the job.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on CUDA only.")
+    deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
+
+
+class LoggingSpec(Part):
+    """Bookkeeping that changes no number."""
+
+    log_every: int = Field(20, ge=1, description="Steps per line of log.jsonl; losses are fetched this often.")
+    checkpoint_minutes: float = Field(10.0, ge=0, description="Least time between two checkpoints.")
+    checkpoint_steps: int | None = Field(None, ge=1, description="Checkpoint every so many steps as well.")
+
+
+class ResourceSpec(Part):
+    """What a job of this run asks of the scheduler."""
+
+    runtime_minutes: int = Field(60, ge=1)
+    mem_mb: int = Field(4000, ge=1)
+    gpu: int = Field(0, ge=0)

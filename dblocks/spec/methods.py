@@ -1,0 +1,149 @@
+"""The methods' parts of a RunSpec: how a network is trained, and how it predicts."""
+
+from __future__ import annotations
+
+from math import log
+from statistics import NormalDist
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dblocks.spec.base import Part
+
+
+class NoiseSpec(Part):
+    """log σ ~ N(p_mean, p_std²), truncated to [sigma_min, sigma_max]; EDM preconditioning (paper, Section 3)."""
+
+    p_mean: float = -1.2
+    p_std: float = Field(1.2, gt=0)
+    sigma_min: float = Field(0.002, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
+    sigma_data: Literal["paper", "embedding_rms", "data_rms"] = Field(
+        "paper",
+        description="0.5 as in the paper; the per-dimension RMS 1/√d of unit-norm embeddings; or the RMS measured on "
+        "training images or latents.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
+        low, high = (NormalDist(self.p_mean, self.p_std).cdf(log(x)) for x in (self.sigma_min, self.sigma_max))
+        if high - low < 1e-6:
+            raise ValueError(f"[sigma_min, sigma_max] holds {high - low:.1g} of the noise: p_mean or p_std is off")
+        return self
+
+
+class SamplingSpec(Part):
+    """How a clean target is reached from noise: Euler on the probability-flow ODE."""
+
+    steps: int = Field(4, ge=1, description="Denoiser evaluations, the last one at sigma_min.")
+    at_least_num_blocks: bool = Field(True, description="Take max(steps, B) steps, so that no block is left out.")
+    grid: Literal["equal_mass", "rho7"] = Field(
+        "equal_mass", description="Equal probability mass between noise levels (Appendix H), or EDM's ρ = 7."
+    )
+    tie_rule: Literal["lower", "official"] = Field(
+        "lower", description="A noise level on a boundary goes to the block below it, or to the noisier one."
+    )
+    start_noise: Literal["paper", "official"] = Field(
+        "paper", description="Deviation of the first z: σ_max, or √(1 + σ_max²)."
+    )
+    bridge: Literal["soft", "hard", "topk"] = Field(
+        "soft", description="From logits back to an embedding: softmax mixture, the likeliest, or the k likeliest."
+    )
+    bridge_table: Literal["normalized", "raw"] = Field(
+        "normalized", description="Table the bridge mixes: the normalised one of training, or the raw weights."
+    )
+    top_k: int = Field(5, ge=1, description="k of bridge `topk`.")
+
+
+class EndToEndSpec(Part):
+    """The baseline: the whole network, one loss, ordinary backpropagation."""
+
+    name: Literal["end_to_end"] = "end_to_end"
+
+
+class DiffusionBlocksSpec(Part):
+    """Block-wise training as denoisers (the paper's method)."""
+
+    name: Literal["diffusion_blocks"] = "diffusion_blocks"
+    num_blocks: int = Field(3, ge=1)
+    layers_per_block: tuple[int, ...] | None = Field(
+        None, description="Layers of block 1, 2, … (block 1 is the noisiest); None cuts evenly."
+    )
+    partition: Literal["equi_probability", "uniform", "uniform_linear"] = Field(
+        "equi_probability",
+        description="Equal probability mass; equal intervals in log σ (Appendix E.6.2); or in σ (Section 3.3).",
+    )
+    overlap: float = Field(0.05, ge=0, description="γ: each training interval is widened by this share.")
+    noise: NoiseSpec = NoiseSpec()
+    weighting: Literal["paper", "official", "none"] = Field(
+        "none", description="w(σ) per sample; mean loss times mean w as the official code does; or no weight."
+    )
+    block_order: Literal["iid", "rounds"] = Field(
+        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled."
+    )
+    embedders: Literal["shared", "own", "frozen"] = Field(
+        "shared",
+        description="Embedders and heads: one set trained by all blocks; one set a block; or one set of input "
+        "embedders left at its initial values, with a head a block.",
+    )
+    target_table: Literal["trained", "frozen"] = Field(
+        "trained", description="The table of target embeddings, always one for all blocks."
+    )
+    adaln: Literal["dit", "official"] = Field("dit", description="SiLU before (DiT) or after the modulation layer.")
+    c_noise_scale: float = Field(1.0, gt=0, description="Factor on c_noise before its sinusoidal embedding.")
+    label_token: Literal["paper", "official"] = Field(
+        "paper",
+        description="`paper`: [CLS], patches and a noisy label token, read at [CLS]; `official`: the noisy label "
+        "token takes the place of [CLS] and is read.",
+    )
+    head_preconditioning: Literal["edm", "none"] = Field(
+        "edm", description="Whether c_skip·z + c_out·F wraps the hidden state before the head."
+    )
+    sampling: SamplingSpec = SamplingSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.layers_per_block is not None:
+            if any(n < 1 for n in self.layers_per_block):
+                raise ValueError(f"layers_per_block {list(self.layers_per_block)} has a block without a layer")
+            if len(self.layers_per_block) != self.num_blocks:
+                raise ValueError(
+                    f"layers_per_block {list(self.layers_per_block)} names {len(self.layers_per_block)} blocks, "
+                    f"num_blocks is {self.num_blocks}"
+                )
+        if self.embedders != "shared" and self.target_table != "frozen":
+            raise ValueError(
+                f"embedders '{self.embedders}' isolates the blocks, so the target table they share must be "
+                "frozen: set target_table to 'frozen'"
+            )
+        return self
+
+
+class ContrastiveForwardForwardSpec(Part):
+    """Contrastive Forward-Forward (Aghagolzadeh & Ezoji 2025): a supervised contrastive loss per layer,
+    then a linear probe on the frozen features."""
+
+    name: Literal["contrastive_forward_forward"] = "contrastive_forward_forward"
+    temperature: float = Field(0.15, gt=0)
+    first_margin: float = Field(0.4, ge=0, description="Margin on positive cosines in the first layer …")
+    last_margin: float = Field(0.1, ge=0, description="… falling linearly to this one in the last.")
+    probe_epochs: float = Field(50, gt=0, description="Epochs of the linear probe, after the layers' own.")
+    probe_learning_rate: float = Field(5e-4, gt=0)
+
+
+class ForwardForwardSpec(Part):
+    """Forward-Forward (Hinton 2022) with a label token: high goodness for the right label, low for a wrong one."""
+
+    name: Literal["forward_forward"] = "forward_forward"
+    threshold: float = Field(2.0, gt=0, description="θ: goodness that divides positive from negative.")
+    scored_layers: Literal["last", "all_but_first"] = Field(
+        "last", description="Layers whose goodness decides the label (official CFF code: last; Hinton: all but first)."
+    )
+
+
+Method = Annotated[
+    EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
+    Field(discriminator="name"),
+]

@@ -1,0 +1,76 @@
+"""The networks' parts of a RunSpec, sizes of the paper by default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dblocks.spec.base import Part
+
+
+class ViTSpec(Part):
+    """Vision Transformer (Dosovitskiy et al. 2021), sizes of the paper's Table 1 by default."""
+
+    name: Literal["vit"] = "vit"
+    layers: int = Field(12, ge=1)
+    width: int = Field(128, ge=1)
+    heads: int = Field(4, ge=1)
+    patch_size: int = Field(4, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class MaskedLMSpec(Part):
+    """Transformer over characters with rotary positions and time conditioning, sizes of Table 3 by default."""
+
+    name: Literal["masked_lm"] = "masked_lm"
+    layers: int = Field(12, ge=1)
+    width: int = Field(768, ge=1)
+    heads: int = Field(12, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    rotary_base: float = Field(10000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    time_scale: float = Field(1000.0, gt=0, description="Factor on t before its sinusoidal embedding.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
+        return self
+
+
+class DiTSpec(Part):
+    """Diffusion Transformer (Peebles & Xie 2023), S/2 by default."""
+
+    name: Literal["dit"] = "dit"
+    layers: int = Field(12, ge=1)
+    width: int = Field(384, ge=4, multiple_of=4, description="A multiple of 4: half of the positions per axis.")
+    heads: int = Field(6, ge=1)
+    patch_size: int = Field(2, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    label_dropout: float = Field(0.1, ge=0, le=1, description="Share of training labels replaced by the null class.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class AutoencoderSpec(Part):
+    """A small convolutional autoencoder, the stand-in for a published one where that cannot be had."""
+
+    name: Literal["autoencoder"] = "autoencoder"
+    layers: int = Field(1, ge=1, description="Stages, each of which halves the image's sides.")
+    width: int = Field(32, ge=1, description="Channels of the hidden convolutions.")
+    latent_channels: int = Field(4, ge=1)
+
+
+Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec, Field(discriminator="name")]

@@ -1,0 +1,119 @@
+"""RunSpec: its parts put together, and which of them fit each other."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from dblocks.spec.base import Part
+from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
+from dblocks.spec.methods import DiffusionBlocksSpec, Method
+from dblocks.spec.networks import Network
+from dblocks.spec.tasks import ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
+
+PARTS_OF_TASK = {
+    "classification": {
+        "network": ("vit",),
+        "method": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
+    },
+    "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
+    "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
+    "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
+}
+# what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
+MASKED_FIELDS = {
+    "name",
+    "num_blocks",
+    "layers_per_block",
+    "overlap",
+    "block_order",
+    "embedders",
+    "target_table",
+    "adaln",
+}
+
+
+class RunSpec(Part):
+    """One run, whole: a network, the method that trains it, the data, the budget."""
+
+    experiment: str = Field(pattern=r"^[a-z0-9_]+$")
+    variant: str = Field(pattern=r"^[a-z0-9_]+$")
+    scale: str = Field(pattern=r"^[a-z0-9_]+$")
+    seed: int = Field(0, ge=0)
+    task: Task = ClassificationSpec()
+    data: DataSpec
+    augment: AugmentSpec = AugmentSpec()
+    network: Network
+    method: Method
+    training: TrainingSpec
+    generation: GenerationSpec | None = Field(None, description="Of task image_generation, and of no other.")
+    compute: ComputeSpec = ComputeSpec()
+    logging: LoggingSpec = LoggingSpec()
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _layers_add_up(self):
+        layers, method = self.network.layers, self.method
+        if isinstance(method, DiffusionBlocksSpec):
+            if method.layers_per_block is not None and sum(method.layers_per_block) != layers:
+                raise ValueError(
+                    f"method.layers_per_block {list(method.layers_per_block)} sums to "
+                    f"{sum(method.layers_per_block)}, network.layers is {layers}"
+                )
+            if method.layers_per_block is None and layers % method.num_blocks:
+                raise ValueError(
+                    f"network.layers {layers} cannot be cut evenly into {method.num_blocks} blocks: "
+                    "give method.layers_per_block"
+                )
+        return self
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _by_name(cls, task):
+        """A task may be given by its name alone."""
+        return {"name": task} if isinstance(task, str) else task
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        """A task's networks and methods; nothing is set that its methods would not read."""
+        fits = PARTS_OF_TASK[self.task.name]
+        for section in ("network", "method"):
+            name = getattr(self, section).name
+            if name not in fits[section]:
+                raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
+        if isinstance(self.task, MaskedTextSpec) and isinstance(self.method, DiffusionBlocksSpec):
+            for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
+                if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
+                    raise ValueError(f"method.{field}: has no meaning for masks (task masked_text); leave it out")
+        if (self.generation is not None) != (self.task.name == "image_generation"):
+            raise ValueError(f"generation: task {self.task.name} {'has none' if self.generation else 'needs it'}")
+        if isinstance(self.method, DiffusionBlocksSpec):
+            wrong = "embedding_rms" if self.task.name == "image_generation" else "data_rms"
+            if self.method.noise.sigma_data == wrong:
+                raise ValueError(f"method.noise.sigma_data '{wrong}' means nothing to task {self.task.name}")
+        return self
+
+    @property
+    def needs(self) -> GenerationSpec | None:
+        """The section that names other runs and published weights that this run reads."""
+        return self.generation
+
+    def needed_runs(self) -> dict[str, str]:
+        """The runs, as <experiment>/<variant>, whose weights this one reads, by role."""
+        return self.needs.needed_runs() if self.needs else {}
+
+    def needed_weights(self) -> dict[str, str]:
+        """The published weights this run reads, by role."""
+        return self.needs.needed_weights() if self.needs else {}
+
+    def with_identities(self, identities: dict[str, str]) -> RunSpec:
+        """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
+        return self.model_copy(update={"generation": self.generation.with_identities(identities)})
+
+    @property
+    def num_blocks(self) -> int:
+        """B: how many times the baseline's steps this run takes; 1 for methods without blocks."""
+        return self.method.num_blocks if isinstance(self.method, DiffusionBlocksSpec) else 1
+
+
+# Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.
+IDENTITY_SECTIONS = ("task", "data", "augment", "network", "method", "training", "generation", "compute")
