@@ -13,12 +13,18 @@ from dblocks.data.origins import WEIGHTS, RemoteFile
 from dblocks.errors import UserError
 
 VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-# language models read by transformers, with the hub's repository and what is fetched of it: nothing that is a pickle
+# repositories on the hub of language models read by transformers, and of tokenizers
 LANGUAGE_MODELS = {
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
     "llama2": "meta-llama/Llama-2-7b-hf",
 }
+TOKENIZERS = {
+    "llama2-tokenizer": "meta-llama/Llama-2-7b-hf",
+    "tinyllama-tokenizer": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+}
+FROM_HUB = LANGUAGE_MODELS | TOKENIZERS
+# what is fetched of them: nothing that is a pickle
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -37,7 +43,7 @@ def provide(name: str, data_dir: Path, manifest: Path) -> Path:
     Raises: UserError naming where they were looked for and why they could not be fetched.
     """
     providers = {"inception": _inception, "sd-vae-ft-ema": _vae}
-    providers |= {model: lambda folder: _language_model(folder, folder.name) for model in LANGUAGE_MODELS}
+    providers |= dict.fromkeys(FROM_HUB, _from_hub)
     if name not in providers:
         raise UserError(f"weights: no '{name}'; there are {', '.join(providers)}")
     path = providers[name](data_dir.expanduser() / name).resolve()
@@ -79,13 +85,11 @@ def checksum(path: Path) -> str:
     return hashlib.sha256("".join(f"{sha256_of(file)}  {file.name}\n" for file in files).encode()).hexdigest()
 
 
-def is_here(name: str, data_dir: Path) -> bool:
-    """Whether a language model's files are all in its folder of the data directory."""
-    return not missing_files(data_dir.expanduser() / name)
-
-
 def missing_files(folder: Path) -> list[str]:
-    """What a folder lacks to be a language model: configuration, tokenizer, weights (whole, or every shard)."""
+    """What a folder lacks to be the tokenizer or language model of its name: tokenizer; configuration, weights
+    (whole, or every shard)."""
+    if folder.name in TOKENIZERS:
+        return [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"]
     missing = [name for name in MODEL_FILES[:2] if not (folder / name).is_file()]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
@@ -103,30 +107,42 @@ def check_gate(name: str, data_dir: Path) -> None:
     if about.gate == "manual" and (missing := missing_files(folder)):
         raise UserError(
             f"weights {name}: {about.licence}; then put {', '.join(missing)} into {folder} "
-            f"(hf download {LANGUAGE_MODELS[name]} --local-dir {folder}), or leave them out: --config skip=[{name}]"
+            f"(hf download {FROM_HUB[name]} --local-dir {folder}), or do without: {without(name)}"
         )
 
 
-def _language_model(folder: Path, name: str) -> Path:
-    """The folder, with what is missing downloaded from the hub unless a person must be granted it.
+def without(name: str) -> str:
+    """What to add to the command line to do without a language model or a tokenizer."""
+    if name in LANGUAGE_MODELS:
+        return f"--config skip=[{name}]"
+    return "--config override='{task: {tokenizer: bpe32000}}'"
+
+
+def _from_hub(folder: Path) -> Path:
+    """The folder of a language model, or a tokenizer's file, with what is missing downloaded from the hub unless a
+    person must be granted it.
 
     Raises: UserError if the download fails, or the weights are not the published ones where their checksum is known.
     """
+    name = folder.name
     check_gate(name, folder.parent)
+    patterns = ["tokenizer.json"] if name in TOKENIZERS else list(MODEL_FILES)
     if missing_files(folder):
         from huggingface_hub import snapshot_download
 
         check_disk(folder, WEIGHTS[name].bytes)
         try:
-            snapshot_download(LANGUAGE_MODELS[name], local_dir=os.fspath(folder), allow_patterns=list(MODEL_FILES))
+            snapshot_download(FROM_HUB[name], local_dir=os.fspath(folder), allow_patterns=patterns)
         except Exception as error:  # offline, refused, cut off: the client's libraries have an error each
             raise UserError(
                 f"{name}: download from the hub failed ({one_line(error)}); "
-                f"put {', '.join(missing_files(folder))} of {LANGUAGE_MODELS[name]} into {folder}, "
-                f"or leave them out: --config skip=[{name}]"
+                f"put {', '.join(missing_files(folder))} of {FROM_HUB[name]} into {folder}, "
+                f"or do without: {without(name)}"
             ) from error
     if missing := missing_files(folder):
-        raise UserError(f"{folder}: lacks {', '.join(missing)}; get them from {LANGUAGE_MODELS[name]}")
+        raise UserError(f"{folder}: lacks {', '.join(missing)}; get them from {FROM_HUB[name]}")
+    if name in TOKENIZERS:
+        return folder / "tokenizer.json"
     expected = WEIGHTS[name].sha256
     if expected and (found := sha256_of(folder / "model.safetensors")) != expected:
         raise UserError(f"{folder / 'model.safetensors'}: sha256 is {found[:16]}…, the published one {expected[:16]}…")

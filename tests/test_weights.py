@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dblocks import weights
+from dblocks.data.files import sha256_of
 from dblocks.data.origins import WEIGHTS
 from dblocks.errors import UserError
 from dblocks.weights import LANGUAGE_MODELS, check_gate, checksum, missing_files, provide, read_manifest
@@ -79,6 +80,16 @@ def test_only_safetensors_are_fetched(tmp_path, monkeypatch):
         provide("gpt2-xl", tmp_path, tmp_path / "m.json")
     assert asked["repository"] == "openai-community/gpt2-xl"
     assert not any(pattern.endswith((".bin", ".pt", ".ot", "*")) for pattern in asked["patterns"])
+
+
+def test_a_tokenizer_is_a_file_and_has_the_models_gate(tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer\.json.*bpe32000"):
+        check_gate("llama2-tokenizer", tmp_path)
+    (tmp_path / "llama2-tokenizer").mkdir()
+    file = tmp_path / "llama2-tokenizer" / "tokenizer.json"
+    file.write_text("{}")
+    found = read_manifest(provide("llama2-tokenizer", tmp_path, tmp_path / "m.json"))
+    assert (found.path, found.sha256) == (file, sha256_of(file))
 
 
 def test_every_language_model_has_its_origin():
