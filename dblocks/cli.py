@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb(
         weights,
-        ("name", {"help": "inception or sd-vae-ft-ema"}),
+        ("name", {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl or llama2"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
         ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
     )

@@ -51,10 +51,15 @@ class Column(Part):
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
     substitute: Substitute | None = None
+    weights: str | None = Field(None, description="Published weights it takes; where skipped, its cells say so.")
 
     def of(self, record: Record) -> Metric | None:
         """The column's metric in a record, else its substitute, else nothing."""
         return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+
+    def skipped_in(self, records: Sequence[Record]) -> str | None:
+        """Why records have no such metric, where its weights were skipped."""
+        return f"skipped: {self.weights}" if any(self.weights in record.skipped for record in records) else None
 
 
 class Row(Part):
@@ -225,7 +230,7 @@ def table_cells(
                     scale=scale,
                     budget=found[0][1].budget if found else None,
                     records=tuple(path for path, _ in found) if metrics else (),
-                    missing=missing.get(row.run),
+                    missing=missing.get(row.run) or column.skipped_in([record for _, record in found]),
                     paper_dataset=paper_dataset,
                 )
             )

@@ -80,7 +80,8 @@ def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     )
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor):
         evaluations = max(len(metric.values or ()) for metric in metrics)
-        text += f" Least of {evaluations} evaluations a seed; features of: {'; '.join(extractors)}."
+        how = f"Least of {evaluations} evaluations a seed; features of" if evaluations else "Measured with"
+        text += f" {how}: {'; '.join(extractors)}."
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):
