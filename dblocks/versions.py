@@ -25,12 +25,16 @@ COMPONENTS = {
     "network.llama": 1,
     "task.autoregressive_text": 1,
     "data.tokens": 1,
+    "metric.text": 1,
 }
 
 
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    further = {"image_generation": ("metric.fid", "data.latents"), "autoregressive_text": ("data.tokens",)}
+    further = {
+        "image_generation": ("metric.fid", "data.latents"),
+        "autoregressive_text": ("data.tokens", "metric.text"),
+    }
     more = further.get(task, ())
     return {part: COMPONENTS[part] for part in parts + more}
