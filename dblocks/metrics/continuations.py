@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dblocks.metrics.diversity import LONGEST, REPEATED, distinct, repetition
@@ -69,23 +69,30 @@ def measure(
     folder: Path,
     seed: int,
     scales: Sequence[float] = SCALES,
+    prefix: str = "",
 ) -> list[TextValue]:
     """Every value there is of the generated texts.
 
     Args:
         features: makes the model whose hidden states MAUVE compares; None: no MAUVE.
         teachers: makes each model that gives a perplexity, by role.
-        folder: where the features are kept, as mauve-features.npz.
+        folder: where the features are kept, as <prefix>mauve-features.npz.
         seed: of MAUVE's k-means.
         scales: MAUVE's scaling factors, the primary one first.
+        prefix: of all names and of the file's, where a run has its text written in several ways. What is measured of
+            the references alone is left out then: the way without a prefix has it.
     Returns: names as documented at `mauve_values`, `perplexity_values` and `diversity_values`.
     """
     found = diversity_values(generated)
     if features is not None:
-        found += mauve_values(generated, features(), folder, seed, scales)
+        found += mauve_values(generated, features(), folder / f"{prefix}{FEATURES}", seed, scales)
     for make in teachers.values():
-        found += perplexity_values(generated, make())
-    return found
+        found += perplexity_values(generated, make(), references=not prefix)
+    return [
+        replace(value, name=prefix + value.name)
+        for value in found
+        if not (prefix and value.name.startswith("reference_"))
+    ]
 
 
 def diversity_values(generated: Generated) -> list[TextValue]:
@@ -106,7 +113,7 @@ def diversity_values(generated: Generated) -> list[TextValue]:
 
 
 def mauve_values(
-    generated: Generated, teacher: Teacher, folder: Path, seed: int, scales: Sequence[float]
+    generated: Generated, teacher: Teacher, path: Path, seed: int, scales: Sequence[float]
 ) -> list[TextValue]:
     """mauve: prompt + continuation against prompt + reference at the primary scale; mauve_scale_<c> at the others;
     mauve_continuation…: the same without prompts; mauve_buckets: k-means clusters. With other features than
@@ -123,7 +130,7 @@ def mauve_values(
     }
     kept = {f"{side}_with_prompt": teacher.features(whole[side]) for side in whole}
     kept |= {side: teacher.features(texts[side]) for side in texts}
-    write_features(folder / FEATURES, kept)
+    write_features(path, kept)
     suffix = "" if teacher.key == PAPERS_FEATURES else f"_{teacher.key}"
     found = []
     for name, ending in (("mauve", "_with_prompt"), ("mauve_continuation", "")):
@@ -136,14 +143,14 @@ def mauve_values(
     return found
 
 
-def perplexity_values(generated: Generated, teacher: Teacher) -> list[TextValue]:
+def perplexity_values(generated: Generated, teacher: Teacher, references: bool = True) -> list[TextValue]:
     """ppl_<teacher>, its per-sample mean ppl_sample_mean_<teacher> and the unigram entropy in the teacher's tokens,
     entropy_<teacher>; the same of the references with reference_ before the name."""
     found = []
-    for prefix, groups in (
-        ("", generated.continuations),
-        ("reference_", [[text] for text in generated.references]),
-    ):
+    sides = {"": generated.continuations}
+    if references:
+        sides["reference_"] = [[text] for text in generated.references]
+    for prefix, groups in sides.items():
         result = generative_perplexity(teacher, generated.prompts, groups)
         about = {"samples": max(1, result.samples), "extractor": teacher.name}
         found += [

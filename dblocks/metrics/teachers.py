@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks.errors import UserError
+from dblocks.record import RECORD, read_record
 from dblocks.weights import read_manifest
 
 # token ids [N, L] → logits [N, L, V], last hidden states [N, L, D]
@@ -79,6 +80,46 @@ class Teacher:
     def _run(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, enabled=False):
             return self.forward(ids)
+
+
+def trained(record_path: Path, device: torch.device) -> Teacher:
+    """The small language model that a run trained, with its own tokenizer; it only shows trends.
+
+    Raises: UserError if it is another kind of run, or its weights are not what the record says.
+    """
+    from dblocks.checkpoint import load_verified
+    from dblocks.data.tokens import TOKENIZER
+    from dblocks.data.vocabulary import Vocabulary
+    from dblocks.networks.llama import Llama
+
+    record = read_record(record_path)
+    spec, vocabulary = record.spec, Vocabulary(record_path.parent / TOKENIZER)
+    if (spec.network.name, spec.method.name) != ("llama", "end_to_end"):
+        raise UserError(f"{record_path}: a {spec.network.name} trained by {spec.method.name}; want a next-token llama")
+    network = Llama(spec.network, vocabulary.size)
+    try:
+        network.load_state_dict(load_verified(record_path.parent / record.weights, device)["network"])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
+    network = network.to(device).eval()
+
+    def forward(ids: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = network.features(ids)
+        return network.head(hidden), hidden
+
+    return Teacher(
+        name=f"{spec.data.label} language model ({record.weights.removesuffix('.pt')})",
+        key="teacher",
+        encode=lambda text: vocabulary.encode([text])[0],
+        forward=forward,
+        max_length=spec.task.length,
+        device=device,
+    )
+
+
+def of_need(path: Path, device: torch.device) -> Teacher:
+    """The teacher behind a run's record.json, or behind the manifest of published weights."""
+    return trained(path, device) if path.name == RECORD else published(path, device)
 
 
 def published(manifest: Path, device: torch.device) -> Teacher:

@@ -64,6 +64,13 @@ def test_features_of_another_model_give_mauve_another_name(generated, teacher, t
     assert "mauve_teacher" in names and "mauve_scale_0.2_teacher" in names and "mauve" not in names
 
 
+def test_a_prefix_is_before_every_name_and_leaves_out_the_references(generated, teacher, values, tmp_path):
+    found = measure(generated, lambda: teacher, {"t": lambda: teacher}, tmp_path, 0, prefix="iterations_8_")
+    plain = {f"iterations_8_{name}": v.value for name, v in values[0].items() if not name.startswith("reference_")}
+    assert {value.name: value.value for value in found} == plain
+    assert [path.name for path in tmp_path.iterdir()] == [f"iterations_8_{FEATURES}"]
+
+
 def test_without_a_model_there_is_diversity_and_nothing_else(generated, tmp_path):
     found = measure(generated, None, {}, tmp_path, 0)
     assert {value.name.split("_")[0] for value in found} == {"distinct", "repetition", "reference"}
