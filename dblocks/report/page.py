@@ -12,7 +12,7 @@ from dblocks.claims import TablePlan, Verdict
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
-from dblocks.report.figures import dot_plot, noise_partition
+from dblocks.report.page_figures import dot_plot, noise_partition
 from dblocks.report.run_views import RunView, data_uri, run_view
 from dblocks.report.table_files import grid, provenance
 from dblocks.tables import Cell, percentage

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from dblocks.record import Record, read_record
-from dblocks.report.figures import learning_curves
+from dblocks.report.page_figures import learning_curves
 from dblocks.runlog import read_log
 
 PICTURE, TEXT = "samples.png", "samples.txt"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dblocks.report.figures import dot_plot, learning_curves, noise_partition
+from dblocks.report.page_figures import dot_plot, learning_curves, noise_partition
 from dblocks.tables import load_tables, table_cells
 from tests.workflow.helpers import make_record
 
