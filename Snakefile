@@ -23,6 +23,7 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:

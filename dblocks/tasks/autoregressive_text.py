@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,14 +23,11 @@ from dblocks.data.vocabulary import Vocabulary
 from dblocks.errors import UserError
 from dblocks.metrics.continuations import Generated
 from dblocks.needs import Needs
-from dblocks.record import RECORD, Metric
+from dblocks.record import Metric
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Batch
 from dblocks.tasks.windows import WindowOrder, spread_starts
 from dblocks.text_generation import TextPredictor
-
-if TYPE_CHECKING:
-    from dblocks.metrics.teachers import Teacher
 
 SAMPLES, SHOWN = "samples.txt", 16
 EVALUATION_TOKENS = 2**14  # read together when cross-entropy is measured
@@ -105,20 +101,22 @@ class AutoregressiveText:
     def _judge(self, prefix: str, predictor: TextPredictor) -> list[Metric]:
         """MAUVE, perplexity and diversity of what a predictor writes; a number that there is not is left out."""
         from dblocks.metrics.continuations import measure
+        from dblocks.metrics.teachers import of_need
 
         task, paths = self.spec.task, self.needs.paths
         found = measure(
             self.generated(predictor, prefix),
-            teacher_maker(paths["features"], self.device) if "features" in paths else None,
-            {role: teacher_maker(path, self.device) for role, path in paths.items() if role.startswith("teacher:")},
+            partial(of_need, paths["features"], self.device) if "features" in paths else None,
+            {role: partial(of_need, path, self.device) for role, path in paths.items() if role.startswith("teacher:")},
             self.needs.folder,
             self.spec.seed,
             task.mauve_scales,
+            prefix,
         )
         about = ("unit", "samples", "extractor", "reference")
         return [
             Metric.measured(
-                self.spec.data, prefix + value.name, value.value, **{field: getattr(value, field) for field in about}
+                self.spec.data, value.name, value.value, **{field: getattr(value, field) for field in about}
             )
             for value in found
             if value.finite
@@ -183,13 +181,6 @@ class AutoregressiveText:
             lines = [json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
             write_atomically(folder / f"{prefix}continuations.jsonl", "".join(lines))
             write_atomically(folder / f"{prefix}{SAMPLES}", "".join(map(readable_sample, rows[:SHOWN])))
-
-
-def teacher_maker(path: Path, device: torch.device) -> Callable[[], Teacher]:
-    """Makes the language model behind a run's record.json, or behind the manifest of published weights."""
-    from dblocks.metrics import teachers
-
-    return lambda: (teachers.trained if path.name == RECORD else teachers.published)(path, device)
 
 
 def readable_sample(row: tuple[str, list[str], str]) -> str:
