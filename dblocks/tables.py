@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,11 +51,20 @@ class Column(Part):
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
     substitute: Substitute | None = None
+    optional: bool = Field(False, description="Left out of the table where nothing of it was measured or skipped.")
+    references: bool = Field(
+        False, description="Of generated text: the same of the references stands beside, metric reference_<metric>."
+    )
     weights: str | None = Field(None, description="Published weights it takes; where skipped, its cells say so.")
 
     def of(self, record: Record) -> Metric | None:
         """The column's metric in a record, else its substitute, else nothing."""
         return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+
+    def of_references(self, record: Record) -> Metric | None:
+        """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""
+        found = self.of(record) if self.references else None
+        return found and record.metric(f"reference_{found.name.removesuffix('_single')}")
 
     def skipped_in(self, records: Sequence[Record]) -> str | None:
         """Why records have no such metric, where its weights were skipped."""
@@ -100,6 +109,8 @@ class Cell:
         paper_dataset: the data set of the row's paper values.
         metrics: the metric by seed; empty where missing.
         missing: why, where there is nothing.
+        idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
+        references: the same of the references of generated text, one a seed, where the column shows it.
     """
 
     table: str
@@ -112,6 +123,8 @@ class Cell:
     records: tuple[str, ...]
     missing: str | None = None
     paper_dataset: str = ""
+    idle: tuple[int, ...] = ()
+    references: tuple[float, ...] = ()
 
     @property
     def measured(self) -> str:
@@ -170,7 +183,12 @@ class Cell:
         if self.mean is None:
             return self.missing or "–"
         spread = "" if self.sd is None else f" ± {self.sd:.{self.column.decimals}f}"
-        return f"{self.mean:.{self.column.decimals}f}{spread} (n = {len(self.metrics)})"
+        more = [f"n = {len(self.metrics)}"]
+        if self.references:
+            more.append(f"references {statistics.fmean(self.references):.{self.column.decimals}f}")
+        if self.idle:
+            more.append(f"block{'s' * (len(self.idle) > 1)} {', '.join(map(str, self.idle))} never ran")
+        return f"{self.mean:.{self.column.decimals}f}{spread} ({'; '.join(more)})"
 
 
 def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
@@ -232,9 +250,17 @@ def table_cells(
                     records=tuple(path for path, _ in found) if metrics else (),
                     missing=missing.get(row.run) or column.skipped_in([record for _, record in found]),
                     paper_dataset=paper_dataset,
+                    idle=idle_blocks(record for _, record in found),
+                    references=tuple(m.value for _, r in found if (m := column.of_references(r)) is not None),
                 )
             )
     return cells
+
+
+def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:
+    """Blocks, from 1, that were not run once when any of the records' networks predicted."""
+    counts = (enumerate(record.evaluations_per_block or (), start=1) for record in records)
+    return tuple(sorted({block for record in counts for block, count in record if count == 0}))
 
 
 def check_same_run(row: Row, found: Sequence[tuple[str, Record]]) -> None:

@@ -40,14 +40,16 @@ def long_csv(cells: Sequence[Cell]) -> str:
 def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     """Header and rows of text: a paper column where the paper has the metric, ours, then the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
+    filled = {cell.column.metric for cell in cells if cell.metrics or cell.missing}
+    shown = [column for column in table.columns if not column.optional or column.metric in filled]
     header = ["Row"]
-    for column in table.columns:
+    for column in shown:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
         labels = dict.fromkeys(cell.label for cell in cells if cell.column == column and cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
-        line, own = [row.row], [cell for cell in cells if cell.row == row.row]
+        line, own = [row.row], [cell for cell in cells if cell.row == row.row and cell.column in shown]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
             if cell.column.metric in with_paper:
