@@ -92,6 +92,13 @@ def wandb_sync(options: argparse.Namespace) -> None:
     print(sync(options.record, options.to))
 
 
+def compare(options: argparse.Namespace) -> None:
+    """Print two sets of records side by side."""
+    from dblocks.report.compare import compare
+
+    print(compare(options.a, options.b))
+
+
 def show(options: argparse.Namespace) -> None:
     """Print the tables of a scale and where they lie."""
     folder = Path(options.results) / options.scale / "tables"
@@ -209,6 +216,11 @@ def parser() -> argparse.ArgumentParser:
         ("--from-records", {"type": Path, "help": "instead of plans: a folder with record.json files below it"}),
         ("--scale", {"default": "smoke", "help": "of those records (default: %(default)s)"}),
         ("--to", {"type": Path, "required": True, "help": "the page's file; best in results/<scale>"}),
+    )
+    verb(
+        compare,
+        ("a", {"type": Path, "help": "folder with record.json files below it"}),
+        ("b", {"type": Path, "help": "another"}),
     )
     verb(
         wandb_reports,
