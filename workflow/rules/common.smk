@@ -55,3 +55,13 @@ def wandb_files(suffix):
 def table_files(table):
     """The files that make up a table."""
     return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
+
+
+def tokens_spec(wildcards):
+    """The spec.json of a run that trains on a folder of tokens."""
+    return str(PLAN.folder(PLAN.tokenized()[wildcards.tokens], 0) / "spec.json")
+
+
+def tokens_text(wildcards):
+    """The prepared text behind a folder of tokens."""
+    return str(PLAN.manifest(data_key(PLAN.runs[PLAN.tokenized()[wildcards.tokens]][0].data)))
