@@ -42,7 +42,8 @@ class Denoiser(Protocol):
 class DiffusionBlocks:
     """A denoising network together with its noise: the training loss of one block and the routed sampler.
 
-    `guidance` other than 1 needs a denoiser that has `unconditional(inputs)`, the inputs that say nothing.
+    `guidance` other than 1 needs a denoiser that has `unconditional(inputs)`, the inputs that say nothing. A denoiser
+    may have `keep(inputs)`, the inputs with room for what of them depends on neither z nor σ: computed once a sample.
     """
 
     denoiser: Denoiser
@@ -97,8 +98,9 @@ class DiffusionBlocks:
             epsilon: standard normal noise [N, *target_shape].
         Returns: the last prediction (logits for discrete targets, the clean target otherwise).
         """
+        kept = self.denoiser.keep(inputs) if hasattr(self.denoiser, "keep") else inputs
         return euler_sample(
-            lambda level, z: self.predict_at(level, z, inputs), self.denoiser.bridge, self.grid, self.start(epsilon)
+            lambda level, z: self.predict_at(level, z, kept), self.denoiser.bridge, self.grid, self.start(epsilon)
         )
 
 
