@@ -21,6 +21,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
