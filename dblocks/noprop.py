@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def snr(alpha_bar):
 
 def snr_weights(alpha_bar: Sequence[float]) -> list[float]:
     """SNR(t) − SNR(t − 1) for t = 1 … T; they add up to SNR(T) − SNR(0)."""
-    return [snr(now) - snr(before) for before, now in zip(alpha_bar[:-1], alpha_bar[1:], strict=True)]
+    return [snr(now) - snr(before) for before, now in pairwise(alpha_bar)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,13 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def bound(
-    u: Tensor, labels: Tensor, prediction: Tensor, weight: Tensor | float, classifier: nn.Module, ends: tuple, eps: Tensor
+    u: Tensor,
+    labels: Tensor,
+    prediction: Tensor,
+    weight: Tensor | float,
+    classifier: nn.Module,
+    ends: tuple,
+    eps: Tensor,
 ) -> Tensor:
     """Equation (8), and (11) in continuous time: classifier's cross-entropy + KL + ½·weight·‖û − u‖², batch mean.
 

@@ -1,5 +1,4 @@
-"""NoProp's baseline (Li, Teh & Pascanu 2025, Equations 17–19): the same T copies, trained end to end through the path
-that z takes."""
+"""NoProp's baseline (Li, Teh & Pascanu 2025, Equations 17–19): its T copies, trained end to end through z's path."""
 
 from __future__ import annotations
 

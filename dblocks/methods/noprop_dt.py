@@ -1,5 +1,4 @@
-"""NoProp-DT (Li, Teh & Pascanu 2025, Algorithm 1): T copies, each trained alone to denoise its own step; no gradient
-between them."""
+"""NoProp-DT (Li, Teh & Pascanu 2025, Algorithm 1): T copies, each trained alone to denoise its own step of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NoProp-FM (Li, Teh & Pascanu 2025, Algorithm 3): flow matching towards the class embedding; the nearest one decides."""
+"""NoProp-FM (Li, Teh & Pascanu 2025, Algorithm 3): flow matching to the class embedding; the nearest one decides."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class KeptFeatures:
 
 
 class ClassEmbedding(nn.Module):
-    """The table [K, *S] of class embeddings: one-hot and fixed, learned vectors, or learned prototypes (Section 2.2.1)."""
+    """The table [K, *S] of class embeddings: one-hot and fixed, learned vectors, or prototypes (Section 2.2.1)."""
 
     def __init__(self, spec: NoPropCNNSpec, num_classes: int, prototypes: Tensor | None = None):
         super().__init__()

@@ -97,6 +97,4 @@ class NoPropCNNSpec(Part):
     dropout: float = Field(0.2, ge=0, lt=1)
 
 
-Network = Annotated[
-    ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")
-]
+Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")]

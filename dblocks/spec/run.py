@@ -101,7 +101,9 @@ class RunSpec(Part):
                 raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
         methods = METHODS_OF_NETWORK.get(self.network.name, fits["method"])
         if self.method.name not in methods:
-            raise ValueError(f"method.name: '{self.method.name}' does not train network {self.network.name}; {methods} do")
+            raise ValueError(
+                f"method.name: '{self.method.name}' does not train network {self.network.name}; {methods} do"
+            )
         if isinstance(self.task, MaskedTextSpec):
             self._leaves_out(DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS, "masks (task masked_text)")
         if isinstance(self.network, NoPropCNNSpec):
