@@ -69,7 +69,7 @@ class DiffusionBlocks:
     def training_loss(self, block: int, inputs: Tensor, labels: Tensor, sigma: Tensor, epsilon: Tensor) -> Tensor:
         """Equation (6): weighted loss of D_b(y + σ·ε, σ), a scalar; only block `block`'s layers run."""
         y = self.denoiser.target(labels)
-        z = y + _per_sample(sigma, y) * epsilon
+        z = y + per_sample(sigma, y) * epsilon
         loss = self.denoiser.loss(self.denoiser.denoise(block, z, sigma, inputs), labels)
         return weighted_mean(loss, self.denoiser.precondition.weight(sigma), self.spec.weighting)
 
@@ -104,6 +104,6 @@ class DiffusionBlocks:
         )
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """[N] → [N, 1, …] with as many dimensions as `like`."""
     return values.view(-1, *[1] * (like.ndim - 1))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dblocks.diffusion_blocks import per_sample
+
 
 def cosine_alpha_bar(steps: int, low: float, high: float) -> list[float]:
     """ᾱ_0 … ᾱ_T: Nichol & Dhariwal's cosine schedule (2021) with time reversed, clipped to [low, high].
@@ -61,14 +63,10 @@ def posterior(before: float, now: float) -> Posterior:
     )
 
 
-def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """[N] → [N, 1, …] with as many dimensions as `like`; a scalar stays one."""
-    return values.view(-1, *[1] * (like.ndim - 1)) if values.ndim else values
-
-
 def noisy(u: Tensor, alpha_bar: Tensor, epsilon: Tensor) -> Tensor:
     """A draw of q(z_t | y): √ᾱ_t·u + √(1 − ᾱ_t)·ε; ᾱ_t [N] or a scalar."""
-    return per_sample(alpha_bar.sqrt(), u) * u + per_sample((1 - alpha_bar).sqrt(), u) * epsilon
+    bar = per_sample(alpha_bar.expand(len(u)), u)
+    return bar.sqrt() * u + (1 - bar).sqrt() * epsilon
 
 
 def prior_kl(u: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -364,7 +364,11 @@ def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
         ("vit/diffusion_blocks", {"method": {"num_blocks": 5}}, ["layers", "5 blocks"]),
         ("vit/end_to_end", {"data": {"evaluation_split": "validation"}}, ["train_split"]),
         ("vit/end_to_end", {"task": "masked_text"}, ["network.name", "vit", "masked_lm"]),
-        ("vit/end_to_end", {"method": {"name": "noprop_dt"}}, ["method.name", "noprop_dt", "network vit", "end_to_end"]),
+        (
+            "vit/end_to_end",
+            {"method": {"name": "noprop_dt"}},
+            ["method.name", "noprop_dt", "network vit", "end_to_end"],
+        ),
         ("noprop/dt", {"method": {"name": "end_to_end"}}, ["method.name", "end_to_end", "noprop_cnn", "backprop"]),
         ("noprop/dt", {"network": {"name": "dit"}}, ["network.name", "dit", "noprop_cnn"]),
         ("noprop/dt", {"network": {"embedding": "two_hot"}}, ["network", "embedding", "two_hot"]),

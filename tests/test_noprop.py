@@ -1,8 +1,9 @@
-"""NoProp's mathematics: weights that telescope, KL in closed form, the posterior against simulation, rising schedules."""
+"""NoProp's mathematics: weights telescope, the KL's closed form, the posterior against simulation, schedules rise."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_the_cosine_schedule_rises_inside_its_clip(steps):
     bars = cosine_alpha_bar(steps, *CLIP)
     assert len(bars) == steps + 1
     assert (bars[0], bars[-1]) == CLIP
-    assert all(a <= b for a, b in zip(bars, bars[1:], strict=False))
+    assert all(a <= b for a, b in pairwise(bars))
 
 
 def test_the_cosine_schedule_is_nichol_and_dhariwals_backwards():
@@ -124,7 +125,7 @@ def test_the_learned_schedule_rises_whatever_its_parameters(seed, deviation):
     assert (gamma.diff() <= 0).all() and (slope <= 0).all()
     assert (schedule.snr_slope(t) >= 0).all()
     bars = schedule.alpha_bar(t)
-    assert (bars.diff() >= 0).all() and 0 <= bars.min() and bars.max() <= 1
+    assert (bars.diff() >= 0).all() and bars.min() >= 0 and bars.max() <= 1
 
 
 def test_the_learned_schedule_begins_at_its_endpoints():

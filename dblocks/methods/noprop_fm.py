@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks import seeds
+from dblocks.diffusion_blocks import per_sample
 from dblocks.networks.noprop_cnn import KeptFeatures, NoPropNetwork
-from dblocks.noprop import per_sample, squared_distance
+from dblocks.noprop import squared_distance
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
 from dblocks.training import Step

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dblocks.diffusion_blocks import per_sample
 from dblocks.networks.vit import embed_logits
 from dblocks.noise import Preconditioning
 from dblocks.partition import Partition
@@ -219,8 +220,7 @@ class NoPropDenoiser(nn.Module):
         """Logits [N, K] of copy `block` for z [N, *S] at σ [N], given the images."""
         copy, p = self.blocks[block], self.precondition
         features = images.of(copy) if isinstance(images, KeptFeatures) else copy.image(images)
-        c_in = p.c_in(sigma).view(-1, *[1] * (z.ndim - 1))
-        return copy(features, c_in * z, self.method.c_noise_scale * p.c_noise(sigma))
+        return copy(features, per_sample(p.c_in(sigma), z) * z, self.method.c_noise_scale * p.c_noise(sigma))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy per sample [N]."""

@@ -128,7 +128,8 @@ def test_every_source_gives_the_same_arrays(tmp_path, kind):
     write_folder(tmp_path / "reference" / "tiny_imagenet")
     assert require_source(INFO, tmp_path / "data").kind == recognised
     one, two = (
-        PreparedData(prepare(INFO, tmp_path / place, tmp_path / "out" / place).parent) for place in ("data", "reference")
+        PreparedData(prepare(INFO, tmp_path / place, tmp_path / "out" / place).parent)
+        for place in ("data", "reference")
     )
     assert one.checksum() == two.checksum()
     assert one.array("train_images").shape == (20, 3, 64, 64)

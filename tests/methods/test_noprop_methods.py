@@ -86,6 +86,34 @@ def test_a_few_steps_lower_the_loss(made, name, tmp_path):
     assert mean_loss() < before
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_crashed_ends_with_the_same_bits_batch_norms_statistics_included(made, name, tmp_path):
+    over = {"logging": {"log_every": 1, "checkpoint_steps": 5}, "training": {"ema_half_life": 100}}
+
+    def trainer(folder: str, crash_at: int | None = None) -> Trainer:
+        method = made(name, **over)
+        whole_step = method.training_step
+
+        def training_step(step: int):
+            if step == crash_at:
+                raise KeyboardInterrupt
+            return whole_step(step)
+
+        method.training_step = training_step
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return Trainer(method.spec, method, 12, tmp_path / folder, torch.device("cpu"))
+
+    whole = trainer("whole")
+    whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        trainer("cut", crash_at=8).run()
+    last = trainer("cut")
+    last.run()
+    weights, again = whole.final_weights(), last.final_weights()
+    assert weights.keys() == again.keys() and all(torch.equal(weights[key], again[key]) for key in weights)
+    assert any("running_mean" in key for key in weights)
+
+
 # --- NoProp-DT
 
 
@@ -174,7 +202,9 @@ def test_ct_learns_its_schedule_with_everything_else(made):
 
 
 def test_ct_weighs_the_error_by_the_slope_of_the_snr(made):
-    losses = [made("noprop_ct", {"eta": eta}, network={"dropout": 0.0}).training_step(0).loss for eta in (1.0, 2.0, 3.0)]
+    losses = [
+        made("noprop_ct", {"eta": eta}, network={"dropout": 0.0}).training_step(0).loss for eta in (1.0, 2.0, 3.0)
+    ]
     assert (losses[2] - losses[1]).item() == pytest.approx((losses[1] - losses[0]).item(), rel=1e-3)
     assert losses[1] > losses[0]
 

@@ -47,7 +47,8 @@ def denoiser(embedding: str = "learned", **method) -> NoPropDenoiser:
 
 def kinds(module: nn.Module) -> list[str]:
     """The leaves of a module in order."""
-    return [type(part).__name__ for part in module.modules() if not list(part.children()) and type(part) != nn.Identity]
+    leaves = [part for part in module.modules() if not list(part.children())]
+    return [type(part).__name__ for part in leaves if not isinstance(part, nn.Identity)]
 
 
 CONVOLUTIONS = ["Conv2d", "ReLU", "MaxPool2d", "Dropout", "Conv2d", "ReLU", "Dropout"]
