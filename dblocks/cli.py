@@ -75,6 +75,30 @@ def report(options: argparse.Namespace) -> None:
     print(write_page(plans, options.to))
 
 
+def wandb_reports(options: argparse.Namespace) -> None:
+    """Write a W&B report a table and an overview as JSON; with --push send them to W&B."""
+    from dblocks.report.build_tables import read_plan
+    from dblocks.report.wandb_reports import push_reports, write_reports
+
+    make = push_reports if options.push else write_reports
+    for path in make([read_plan(path) for path in options.plans], options.folder):
+        print(path)
+
+
+def wandb_sync(options: argparse.Namespace) -> None:
+    """Upload a finished run to W&B, once."""
+    from dblocks.report.wandb_sync import sync
+
+    print(sync(options.record, options.to))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print two sets of records side by side."""
+    from dblocks.report.compare import compare
+
+    print(compare(options.a, options.b))
+
+
 def show(options: argparse.Namespace) -> None:
     """Print the tables of a scale and where they lie."""
     folder = Path(options.results) / options.scale / "tables"
@@ -192,6 +216,22 @@ def parser() -> argparse.ArgumentParser:
         ("--from-records", {"type": Path, "help": "instead of plans: a folder with record.json files below it"}),
         ("--scale", {"default": "smoke", "help": "of those records (default: %(default)s)"}),
         ("--to", {"type": Path, "required": True, "help": "the page's file; best in results/<scale>"}),
+    )
+    verb(
+        compare,
+        ("a", {"type": Path, "help": "folder with record.json files below it"}),
+        ("b", {"type": Path, "help": "another"}),
+    )
+    verb(
+        wandb_reports,
+        ("plans", {"nargs": "+", "type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--push", {"action": "store_true", "help": "create or renew them at W&B, and write their addresses"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the files go"}),
+    )
+    verb(
+        wandb_sync,
+        ("record", {"type": Path, "help": "record.json of a finished run"}),
+        ("--to", {"type": Path, "required": True, "help": "file that says it was uploaded"}),
     )
     verb(
         show,

@@ -46,6 +46,11 @@ def spec_of(wildcards):
     return PLAN.spec(wildcards.run, int(wildcards.seed))
 
 
+def wandb_files(suffix):
+    """The files of all W&B reports."""
+    return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.tables, "overview")]
+
+
 def table_files(table):
     """The files that make up a table."""
     return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
