@@ -47,9 +47,13 @@ def row_settings(
 
 
 def settings_lines(sources: Mapping[str, Source], rows: Mapping[str, Mapping[str, Published]]) -> list[str]:
-    """One line a source: how its values were measured; `rows` has the published values by row and source."""
-    lines = []
+    """How the values were measured: one line for all sources of which the same is to be said.
+
+    Args:
+        rows: the published values by row and source.
+    """
+    labels: dict[str, list[str]] = {}
     for key, source in sources.items():
         own = [f"{row}: {there[key].settings}" for row, there in rows.items() if key in there and there[key].settings]
-        lines.append("; ".join([f"{source.label}, on {source.dataset}: {source.settings}", *own]))
-    return lines
+        labels.setdefault("; ".join([f"on {source.dataset}: {source.settings}", *own]), []).append(source.label)
+    return [f"{', '.join(names)}, {text}" for text, names in labels.items()]

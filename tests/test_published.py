@@ -94,6 +94,12 @@ def test_values_stand_beside_ours_on_their_own_data_set_only(smoke, paper):
     assert {line[key] for line in lines_of(smoke[".csv"]).values() for key in TABLE.sources} == {""}
 
 
+def test_settings_that_sources_share_are_said_once(smoke):
+    (line,) = [line for line in smoke[".md"].splitlines() if "mean over 3 seeds" in line]
+    assert line.startswith("- NoProp one-hot, NoProp dim 20, NoProp prototype, on cifar100: Li, Teh & Pascanu 2025")
+    assert line.count("NoProp-CT: Adam, 1,000 epochs") == 1
+
+
 def test_parameters_are_a_column(smoke):
     line = lines_of(smoke[".csv"])["DiffusionBlocks", "parameters"]
     assert (line["mean"], line["unit"], line["paper"]) == ("1.0", "", "")
