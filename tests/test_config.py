@@ -374,6 +374,7 @@ def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
         ("noprop/dt", {"network": {"embedding": "two_hot"}}, ["network", "embedding", "two_hot"]),
         ("noprop/dt", {"method": {"alpha_bar_range": [0.5, 0.1]}}, ["alpha_bar_range", "0.5", "0.1"]),
         ("noprop/dt", {"data": {"name": "austen"}}, ["data.name", "austen", "images"]),
+        ("noprop/dt_dim20", {"network": {"label_branch": "shared"}}, ["label_branch", "learned"]),
         ("noprop/ct", {"method": {"gamma_start": 8.0}}, ["gamma_start 8.0", "gamma_end"]),
         ("noprop/diffusion_blocks", {"method": {"layers_per_block": [1, 1, 1]}}, ["layers_per_block", "whole copies"]),
         ("noprop/diffusion_blocks", {"method": {"label_token": "official"}}, ["method.label_token", "noprop_cnn"]),

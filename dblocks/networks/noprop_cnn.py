@@ -90,7 +90,7 @@ class NoPropCNN(nn.Module):
 
     def forward(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
         """Logits [N, K] from the image branch's features [N, D], z and, where there is a time branch, t [N]."""
-        branches = [features, (self.label or self.image)(z)]
+        branches = [features, (self.image if self.label is None else self.label)(z)]
         if self.time is not None:
             branches.append(self.time(t))
         return self.fusion(torch.cat(branches, dim=-1))

@@ -96,5 +96,11 @@ class NoPropCNNSpec(Part):
     time_features: int = Field(64, ge=2, multiple_of=2, description="Sinusoids of the time branch.")
     dropout: float = Field(0.2, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _shared_branch_reads_images(self):
+        if self.label_branch == "shared" and self.embedding != "prototype":
+            raise ValueError(f"label_branch 'shared' reads images; embedding '{self.embedding}' is a vector")
+        return self
+
 
 Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")]
