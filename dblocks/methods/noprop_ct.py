@@ -46,7 +46,8 @@ class NoPropCT:
     def _sample(self, images: Tensor, generator: torch.Generator) -> Tensor:
         steps, shape = self.spec.method.steps, (len(images), *self.network.embedding.shape)
         times = torch.linspace(0, 1, steps + 1, device=images.device)
-        bars = self.network.schedule.alpha_bar(times).double().tolist()
+        # float64: 1 − ᾱ is divided by, and a trained schedule may bring ᾱ close to 1
+        bars = torch.sigmoid(-self.network.schedule(times)[0].double()).tolist()
         z = torch.randn(shape, generator=generator, device=images.device)
         kept = KeptFeatures(images)
         for i in range(steps):

@@ -222,6 +222,13 @@ def test_ct_with_perfect_predictions_ends_at_the_embedding(made):
     assert rest.pow(2).mean().sqrt().item() == pytest.approx(math.sqrt(1 - last), rel=0.3)
 
 
+@pytest.mark.parametrize("low", [-25.0, -12.0])
+def test_ct_predicts_numbers_also_where_its_schedule_ends_without_noise(made, low):
+    method = made("noprop_ct", {"gamma_start": low, "gamma_end": 25.0})
+    method.network.eval()
+    assert method.predictors()[""].scores(method.task.batch(0).inputs, noise()).isfinite().all()
+
+
 # --- NoProp-FM
 
 
