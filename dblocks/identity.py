@@ -27,8 +27,9 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    for section, field in ((content, "generation"), (content["training"], "ema_ramp")):
-        if section[field] is None:
+    added = ((content, "generation", None), (content["training"], "ema_ramp", None))
+    for section, field, unset in (*added, (content["training"], "optimizer", "adamw")):
+        if section[field] == unset:
             del section[field]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
