@@ -27,9 +27,14 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    later = ((content, "generation"), (content["training"], "ema_ramp"), (content["method"], "sigma_per"))
-    for section, field in later:
-        if section.get(field, ...) is None:
+    added = (
+        (content, "generation", None),
+        (content["training"], "ema_ramp", None),
+        (content["training"], "optimizer", "adamw"),
+        (content["method"], "sigma_per", None),
+    )
+    for section, field, unset in added:
+        if section.get(field, ...) == unset:
             del section[field]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
 from dblocks.errors import UserError
+from dblocks.published import Published, Source, beside
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
@@ -77,6 +78,8 @@ class Row(Part):
     paper: dict[str, float] = Field({}, description="The paper's values by metric.")
     paper_dataset: str | None = Field(None, description="Data set of its paper values; default: the table's.")
     note: str | None = None
+    marks: list[str] = Field([], description="The table's marks that this row bears.")
+    published: dict[str, Published] = Field({}, description="Its values in other publications, by source's key.")
 
 
 class Table(Part):
@@ -88,13 +91,21 @@ class Table(Part):
     paper_dataset: str = Field(description="Data set of the paper's values: they stand only beside results on it.")
     columns: list[Column]
     rows: list[Row]
+    marks: dict[str, str] = Field({}, description="What a row may be, yes or no: heading by key.")
+    sources: dict[str, Source] = Field({}, description="Publications besides the paper, by key.")
 
     @model_validator(mode="after")
     def _names_fit(self):
         metrics = {column.metric for column in self.columns}
         for row in self.rows:
-            if unknown := set(row.paper) - metrics:
-                raise ValueError(f"row '{row.row}': paper value for {sorted(unknown)}, which is no column")
+            published = {metric for there in row.published.values() for metric in there.values}
+            for origin, values in (("paper", set(row.paper)), ("published", published)):
+                if unknown := values - metrics:
+                    raise ValueError(f"row '{row.row}': {origin} value for {sorted(unknown)}, which is no column")
+            if unknown := set(row.marks) - set(self.marks):
+                raise ValueError(f"row '{row.row}': marks {sorted(unknown)} are not in the table's {list(self.marks)}")
+            if unknown := set(row.published) - set(self.sources):
+                raise ValueError(f"row '{row.row}': published {sorted(unknown)} is none of the table's sources")
         if len({row.row for row in self.rows}) < len(self.rows):
             raise ValueError("two rows have the same name")
         return self
@@ -111,6 +122,8 @@ class Cell:
         missing: why, where there is nothing.
         idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
         references: the same of the references of generated text, one a seed, where the column shows it.
+        published: other publications' values by source, under the same rule as the paper's.
+        marks: what the row is, by the table's marks.
     """
 
     table: str
@@ -125,6 +138,8 @@ class Cell:
     paper_dataset: str = ""
     idle: tuple[int, ...] = ()
     references: tuple[float, ...] = ()
+    published: Mapping[str, float | None] = field(default_factory=dict)
+    marks: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def measured(self) -> str:
@@ -176,7 +191,9 @@ class Cell:
             "unit": self.column.unit,
             "scale": self.scale,
         }
-        return {**fixed, **text, "record": ";".join(self.records)}
+        more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}
+        more |= {source: "" if value is None else str(value) for source, value in self.published.items()}
+        return {**fixed, **text, "record": ";".join(self.records), **more}
 
     def text(self) -> str:
         """How the cell reads in a table: mean ± sd (n), or why it is empty."""
@@ -236,14 +253,14 @@ def table_cells(
             if len({metric.name for metric in metrics.values()}) > 1:
                 raise UserError(f"row '{row.row}': {column.metric} and its substitute in records of one run")
             paper_dataset = row.paper_dataset or table.paper_dataset
-            on_paper_data = found and found[0][1].spec.data.name == paper_dataset
+            data = found[0][1].spec.data.name if found else None
             substituted = any(metric.name != column.metric for metric in metrics.values())
             cells.append(
                 Cell(
                     table=table.table,
                     row=row.row,
                     column=column,
-                    paper=row.paper.get(column.metric) if on_paper_data and not substituted else None,
+                    paper=row.paper.get(column.metric) if data == paper_dataset and not substituted else None,
                     metrics=metrics,
                     scale=scale,
                     budget=found[0][1].budget if found else None,
@@ -252,6 +269,8 @@ def table_cells(
                     paper_dataset=paper_dataset,
                     idle=idle_blocks(record for _, record in found),
                     references=tuple(m.value for _, r in found if (m := column.of_references(r)) is not None),
+                    published=beside(table.sources, row.published, column.metric, None if substituted else data),
+                    marks={mark: mark in row.marks for mark in table.marks},
                 )
             )
     return cells

@@ -26,6 +26,11 @@ COMPONENTS = {
     "task.autoregressive_text": 1,
     "data.tokens": 1,
     "metric.text": 1,
+    "network.noprop_cnn": 1,
+    "method.backprop": 1,
+    "method.noprop_dt": 1,
+    "method.noprop_ct": 1,
+    "method.noprop_fm": 1,
 }
 
 

@@ -19,11 +19,13 @@ from dblocks.runlog import read_log
 
 GOLDEN = Path(__file__).parent / "golden"
 # each component's numbers once: variants of image experiments differ in fields of one method alone
-SAME_CODE = (
-    "dit_cifar10/uniform_",
-    "dit_cifar10/equi_",
-    "dit_cifar10/blocks_",
-    "dit_imagenet/blocks_",
+SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
+SAME_CODE += (
+    "noprop/backprop_",
+    "noprop/dt_",
+    "noprop/ct_",
+    "noprop/fm_",
+    "noprop/diffusion_blocks_",
     "ar_lm1b/blocks_",
 )
 RUNS = [
