@@ -34,8 +34,10 @@ rule wandb_json:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "python -m dblocks wandb_reports {input.plans:q} --folder $(dirname {output[0]:q}) > {log:q} 2>&1"
+        "python -m dblocks wandb_reports {input.plans:q} --folder {params.folder:q} > {log:q} 2>&1"
 
 
 rule wandb_push:
@@ -52,8 +54,10 @@ rule wandb_push:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "python -m dblocks wandb_reports {input.plans:q} --push --folder $(dirname {output[0]:q}) 2>&1 | tee {log:q}"
+        "python -m dblocks wandb_reports {input.plans:q} --push --folder {params.folder:q} 2>&1 | tee {log:q}"
 
 
 rule wandb_sync:
