@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dblocks.report.readme import REPOSITORY, built_readme
+from dblocks.report.readme import REPOSITORY, built_readme, figure_path, figures, reference_figure
 
 
 def test_built_parts_are_in_sync():
@@ -16,3 +16,10 @@ def test_a_changed_number_is_noticed(tmp_path: Path):
     digit = next(i for i in range(begin + 40, len(text)) if text[i].isdigit())
     changed = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]
     assert built_readme(changed) == text
+
+
+def test_drawings_are_those_of_the_committed_records():
+    drawn = figures((REPOSITORY / "README.md").read_text())
+    assert drawn
+    for table, scale in drawn:
+        assert figure_path(table, scale).read_text() == reference_figure(table, scale)[0]

@@ -1,6 +1,7 @@
 """The built parts of README.md: tables from committed records, and the tree from the files' first lines.
 
-A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `costs <scale>` or `<table> <scale>`.
+A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `costs <scale>`,
+`figure <table> <scale>` or `<table> <scale>`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from dblocks.doctor import cost
 from dblocks.errors import UserError
 from dblocks.plan import make_plan
-from dblocks.report.build_tables import tables_from_records
+from dblocks.report.build_tables import judged_cells, plans_from_records, tables_from_records
+from dblocks.report.page_figures import dot_plot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REFERENCE = REPOSITORY / "results" / "reference"
@@ -59,12 +61,38 @@ def costs(scale: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def figure_path(table: str, scale: str) -> Path:
+    """Where a table's drawing in README.md lies."""
+    return REFERENCE / scale / "tables" / f"{table}-dots.svg"
+
+
+def reference_figure(table: str, scale: str) -> tuple[str, str]:
+    """The drawing of a table's first column from the committed records, as SVG, and what it shows in words.
+
+    Raises: UserError if there are no records for it.
+    """
+    for plan in plans_from_records(REFERENCE):
+        if (plan.table.table, plan.scale) == (table, scale):
+            column = plan.table.columns[0]
+            cells = [cell for cell in judged_cells(plan)[0] if cell.column == column]
+            words = "; ".join(f"{cell.row} {cell.text()}" for cell in cells if cell.metrics)
+            return dot_plot(column, cells), f"{column.label} at scale {scale}: {words}"
+    raise UserError(f"{REFERENCE}: no records for {table} at scale {scale}")
+
+
 def part(name: str) -> str:
     """A built part by its name."""
-    if name == "tree":
-        return tree()
-    first, second = name.split()
-    return costs(second) if first == "costs" else reference_table(first, second)
+    match name.split():
+        case ["tree"]:
+            return tree()
+        case ["costs", scale]:
+            return costs(scale)
+        case ["figure", table, scale]:
+            words = reference_figure(table, scale)[1]
+            return f"![{words}]({figure_path(table, scale).relative_to(REPOSITORY)})\n"
+        case [table, scale]:
+            return reference_table(table, scale)
+    raise UserError(f"README.md: no built part is called '{name}'")
 
 
 def reference_table(name: str, scale: str) -> str:
@@ -88,5 +116,14 @@ def built_readme(text: str) -> str:
 def write_readme() -> Path:
     """Rewrite README.md's built parts; returns its path."""
     path = REPOSITORY / "README.md"
-    path.write_text(built_readme(path.read_text()))
+    text = path.read_text()
+    for table, scale in figures(text):
+        figure_path(table, scale).write_text(reference_figure(table, scale)[0])
+    path.write_text(built_readme(text))
     return path
+
+
+def figures(text: str) -> list[tuple[str, str]]:
+    """(table, scale) of every drawing in the README's text."""
+    found = (match["name"].split() for match in PART.finditer(text))
+    return [(words[1], words[2]) for words in found if words[0] == "figure"]
