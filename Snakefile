@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from dblocks.errors import UserError
+from dblocks.identity import data_key
 from dblocks.plan import make_plan
 
 
@@ -19,6 +20,7 @@ container: "envs/dblocks.sif"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
+include: "workflow/rules/text.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/tables.smk"
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
 from dblocks.identity import identity
-from dblocks.spec import MaskedTextSpec, Part, RunSpec
+from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
@@ -208,8 +208,11 @@ def needed_specs(
     """The runs whose weights a run reads, by role, at its scale; seed 0.
 
     Of the overrides they take data, compute and max_steps: the rest is meant for networks and methods like the run's.
+    Of data, a teacher of text takes the number of samples alone: it learns from a text of its own.
     """
     over = {key: value for key, value in (overrides or {}).items() if key in ("data", "compute")}
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        over["data"] = {k: v for k, v in over.get("data", {}).items() if k == "max_evaluation_samples"}
     if steps := (overrides or {}).get("training", {}).get("max_steps"):
         over["training"] = {"max_steps": steps}
     return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in spec.needed_runs().items()}
@@ -220,6 +223,8 @@ def check_data_fits(spec: RunSpec, place: str) -> None:
     info = dataset(spec.data.name)
     if isinstance(spec.task, MaskedTextSpec):
         fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
+    elif isinstance(spec.task, AutoregressiveTextSpec):
+        fits, wanted = isinstance(info, TextDataset) and info.kind != "characters", "documents or sentences"
     else:
         fits, wanted = isinstance(info, ImageDataset), "images"
     if not fits:

@@ -19,7 +19,7 @@ from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.record import RECORD
-from dblocks.spec import DataSpec, RunSpec
+from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
 
@@ -117,8 +117,26 @@ class Plan:
 
     def encoded(self) -> dict[str, str]:
         """For each folder of latents, one of the runs that train on them."""
+        return self._derived(tokens=False)
+
+    def tokenized(self) -> dict[str, str]:
+        """For each folder of tokens, one of the runs that train on them."""
+        return self._derived(tokens=True)
+
+    def _derived(self, tokens: bool) -> dict[str, str]:
         runs = {training_key(specs[0]): run for run, specs in self.runs.items()}
-        return {key: run for key, run in runs.items() if key != data_key(self.runs[run][0].data)}
+        return {
+            key: run
+            for key, run in runs.items()
+            if key != data_key(self.runs[run][0].data)
+            and isinstance(self.runs[run][0].task, AutoregressiveTextSpec) == tokens
+        }
+
+    def tokenizer_source(self, key: str) -> Path:
+        """What the tokenizer of a folder of tokens is made from: a published one's manifest, or the prepared text."""
+        spec = self.runs[self.tokenized()[key]][0]
+        trained = spec.task.tokenizer.startswith("bpe")
+        return self.manifest(data_key(spec.data)) if trained else self.weights(spec.task.tokenizer)
 
     def manifest(self, key: str) -> Path:
         """The manifest of a prepared data set; it is shared by all scales."""

@@ -22,11 +22,15 @@ COMPONENTS = {
     "task.image_reconstruction": 1,
     "data.latents": 1,
     "metric.fid": 1,
+    "network.llama": 1,
+    "task.autoregressive_text": 1,
+    "data.tokens": 1,
 }
 
 
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    more = ("metric.fid", "data.latents") if task == "image_generation" else ()
+    further = {"image_generation": ("metric.fid", "data.latents"), "autoregressive_text": ("data.tokens",)}
+    more = further.get(task, ())
     return {part: COMPONENTS[part] for part in parts + more}

@@ -11,7 +11,7 @@ import pytest
 
 from dblocks.config import load_experiments, resolve
 from dblocks.data.prepare import prepare
-from dblocks.encode import encode_data
+from dblocks.encode import encode_data, make_tokenizer, tokenize_data
 from dblocks.identity import training_key
 from dblocks.record import read_record
 from dblocks.run import execute
@@ -19,7 +19,13 @@ from dblocks.runlog import read_log
 
 GOLDEN = Path(__file__).parent / "golden"
 # each component's numbers once: variants of image experiments differ in fields of one method alone
-SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
+SAME_CODE = (
+    "dit_cifar10/uniform_",
+    "dit_cifar10/equi_",
+    "dit_cifar10/blocks_",
+    "dit_imagenet/blocks_",
+    "ar_lm1b/blocks_",
+)
 RUNS = [
     f"{name}/{variant}"
     for name, experiment in load_experiments().items()
@@ -56,12 +62,16 @@ class Workshop:
         folder.mkdir(parents=True)
         (folder / "spec.json").write_text(spec.model_dump_json())
         data = self.data(spec.data.name)
-        if spec.generation:
-            needs = {role: self.record(needed) for role, needed in spec.needed_runs().items()}
+        needs = {role: self.record(needed) for role, needed in spec.needed_runs().items()}
         if spec.generation and spec.generation.latents:
             needs["images"] = data / "manifest.json"
             data = self.folder / "data" / training_key(spec)
             encode_data(folder / "spec.json", needs["images"], needs["autoencoder"], data)
+        if spec.task.name == "autoregressive_text":
+            text, data = data / "manifest.json", self.folder / "data" / training_key(spec)
+            if not (data / "manifest.json").exists():
+                make_tokenizer(folder / "spec.json", text, data / "tokenizer.json")
+                tokenize_data(folder / "spec.json", text, data)
         return execute(folder / "spec.json", data, needs=needs)
 
     def short_run(self, run: str) -> dict:

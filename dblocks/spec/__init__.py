@@ -24,9 +24,10 @@ from dblocks.spec.methods import (
     NoiseSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, MaskedLMSpec, Network, ViTSpec
+from dblocks.spec.networks import AutoencoderSpec, DiTSpec, LlamaSpec, MaskedLMSpec, Network, ViTSpec
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
+    AutoregressiveTextSpec,
     ClassificationSpec,
     GenerationSpec,
     ImageGenerationSpec,
@@ -42,6 +43,7 @@ __all__ = [
     "PARTS_OF_TASK",
     "AugmentSpec",
     "AutoencoderSpec",
+    "AutoregressiveTextSpec",
     "ClassificationSpec",
     "ComputeSpec",
     "ContrastiveForwardForwardSpec",
@@ -54,6 +56,7 @@ __all__ = [
     "ImageGenerationSpec",
     "ImageReconstructionSpec",
     "LatentsSpec",
+    "LlamaSpec",
     "LoggingSpec",
     "MaskedLMSpec",
     "MaskedTextSpec",

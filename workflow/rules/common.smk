@@ -38,6 +38,7 @@ wildcard_constraints:
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
+    tokens="|".join(PLAN.tokenized()) or "none",
     weights="[a-z0-9-]+",
 
 
