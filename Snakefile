@@ -20,6 +20,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/run.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 
 

@@ -22,6 +22,8 @@ COMPONENTS = {
     "task.image_reconstruction": 1,
     "data.latents": 1,
     "metric.fid": 1,
+    "measure.memory": 1,
+    "measure.wall_time": 1,
 }
 
 

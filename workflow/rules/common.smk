@@ -39,6 +39,7 @@ wildcard_constraints:
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
     weights="[a-z0-9-]+",
+    measurement="|".join(PLAN.requests) or "none",
 
 
 def spec_of(wildcards):
@@ -48,4 +49,5 @@ def spec_of(wildcards):
 
 def table_files(table):
     """The files that make up a table."""
-    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
+    suffixes = ("csv", "md", "tex", "svg") if PLAN.tables[table].figure else ("csv", "md", "tex")
+    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in suffixes]
