@@ -22,6 +22,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/run.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 
 

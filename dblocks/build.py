@@ -48,7 +48,8 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs 
         "image_reconstruction": build_image_reconstruction,
     }
     method, task = makers[spec.task.name](spec, data, device, needs or Needs())
-    method.network.to(device)
+    if not any(parameter.is_meta for parameter in method.network.parameters()):  # measure/memory.py holds no numbers
+        method.network.to(device)
     if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
         # layer by layer: all layers share one compiled graph, whichever blocks they are in
         for layer in method.network.layers:

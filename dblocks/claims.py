@@ -53,6 +53,7 @@ class TablePlan(Part):
     claims: list[Claim]
     records: dict[str, list[str]] = Field(description="Paths of the records by row's run.")
     missing: dict[str, str] = Field(description="Why a row has none, by its run.")
+    measurements: dict[str, str] = Field({}, description="Paths of the measurements that rows read, by name.")
 
 
 @dataclass(frozen=True)

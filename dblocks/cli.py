@@ -61,12 +61,26 @@ def weights(options: argparse.Namespace) -> None:
     print(provide(options.name, options.data_dir, options.manifest))
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Take one measurement: memory or wall time."""
+    from dblocks.measure.measurement import take
+
+    print(take(options.request))
+
+
 def table(options: argparse.Namespace) -> None:
     """Build one table from the records its plan names."""
     from dblocks.report.build_tables import build_table, read_plan
 
     for path in build_table(read_plan(options.plan), options.folder):
         print(path)
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Draw the figure of one table."""
+    from dblocks.report.build_tables import build_figure, read_plan
+
+    print(build_figure(read_plan(options.plan), options.folder))
 
 
 def tables(options: argparse.Namespace) -> None:
@@ -195,6 +209,13 @@ def parser() -> argparse.ArgumentParser:
         ("name", {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl or llama2"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
         ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
+    )
+    request = "results/<scale>/measurements/<name>-<hash8>/request.json; the result is written beside it"
+    verb(measure, ("request", {"type": Path, "help": request}))
+    verb(
+        figure,
+        ("plan", {"type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the table's files go"}),
     )
     verb(
         table,

@@ -115,7 +115,7 @@ def gated_models(plan: Plan) -> Iterator[Finding]:
 
 def data_of(plan: Plan, table: str) -> set[str]:
     """Prepared folders that a table's runs read."""
-    rows = [row.run for row in plan.tables[table].rows if row.run in plan.run_of]
+    rows = [run for run in plan.tables[table].runs if run in plan.run_of]
     return {data_key(plan.runs[plan.run_of[run]][0].data) for run in rows}
 
 
@@ -130,7 +130,7 @@ def room(plan: Plan, key: str) -> int:
 
 def cost(plan: Plan, table: str) -> Mapping[str, str]:
     """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
-    runs = dict.fromkeys(plan.run_of[row.run] for row in plan.tables[table].rows if row.run in plan.run_of)
+    runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
     specs = [spec for run in runs for spec in plan.runs[run]]
     waiting = [
         spec for run in runs for spec in plan.runs[run] if not (plan.folder(run, spec.seed) / "record.json").exists()

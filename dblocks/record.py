@@ -30,6 +30,9 @@ class Metric(Part):
     standard_error: float | None = Field(
         None, ge=0, description="Standard error of the value over those samples; None: not estimated."
     )
+    spread: tuple[float, float] | None = Field(
+        None, description="5th and 95th percentile of what `value` is the median of; None: not a median."
+    )
     values: tuple[float, ...] | None = Field(None, description="All evaluations, where `value` is the least of them.")
     mean: float | None = Field(None, description="Their mean.")
     extractor: str | None = Field(None, description="Where features or likelihoods come from, and its checksum.")

@@ -25,6 +25,8 @@ COMPONENTS = {
     "network.llama": 1,
     "task.autoregressive_text": 1,
     "data.tokens": 1,
+    "measure.memory": 1,
+    "measure.wall_time": 1,
 }
 
 

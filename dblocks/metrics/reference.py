@@ -28,10 +28,17 @@ def batches(images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[np
         yield images[start : start + BATCH] if chosen is None else images[chosen[start : start + BATCH]]
 
 
-def reference_set(extractor: Extractor, data: PreparedData, split: str) -> FeatureSet:
-    """Features of train, fit, validation or test; large ones are kept beside the data, under their extractor's name."""
+def reference_set(extractor: Extractor, data: PreparedData, split: str, limit: int | None = None) -> FeatureSet:
+    """Features of train, fit, validation or test; large ones are kept beside the data, under their extractor's name.
+
+    Args:
+        limit: take the first so many images only, to try things out.
+    """
     chosen = split_indices(data, split)
     images = data.array("test_images" if split == "test" else "train_images")
+    if limit is not None:
+        first = images[:limit] if chosen is None else images[chosen[:limit]]
+        return feature_set(extractor, batches(first), len(first))
     key = hashlib.sha256(f"{data.checksum()} {extractor.name} {split}".encode()).hexdigest()[:16]
     path = data.folder / f"reference-{key}.npz"
     if path.exists():

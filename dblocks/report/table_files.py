@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dblocks.claims import Verdict
 from dblocks.data.files import write_atomically
-from dblocks.tables import CSV_COLUMNS, Cell, Column, Table, percentage
+from dblocks.tables import CSV_COLUMNS, Cell, Column, Row, Table, percentage
 
 
 def write_table(
@@ -40,21 +40,33 @@ def long_csv(cells: Sequence[Cell]) -> str:
 def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     """Header and rows of text: a paper column where the paper has the metric, ours, then the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
-    header = ["Row"]
+    header = ["Row", *table.facts]
     for column in table.columns:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
-        labels = dict.fromkeys(cell.label for cell in cells if cell.column == column and cell.metrics)
+        of_column = [cell for cell in cells if cell.column == column and cell.wanted.label == column.label]
+        labels = dict.fromkeys(cell.label for cell in of_column if cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
-        line, own = [row.row], [cell for cell in cells if cell.row == row.row]
+        own = [cell for cell in cells if cell.row == row.row]
+        line = [row.row, *_facts(table, row, own)]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
             if cell.column.metric in with_paper:
                 line.append(_paper_text(paper, cell))
             line.append(cell.text())
-        body.append([*line, percentage(own[0].budget)])
+        budgets = [cell.budget for cell in own if cell.budget is not None]
+        body.append([*line, percentage(budgets[0] if budgets else None)])
+    if all(cell.column.source == "measurement" for cell in cells):
+        return [header, *(line[:-1] for line in body)]
     return [[*header, "Budget"], *body]
+
+
+def _facts(table: Table, row: Row, cells: Sequence[Cell]) -> list[str]:
+    """A row's words, with the data set and metric of its first value."""
+    first = next((cell for cell in cells if cell.metrics), cells[0])
+    dataset = next((metric.dataset for metric in first.metrics.values()), first.paper_dataset)
+    return [row.facts.get(heading, "–").format(dataset=dataset, metric=first.label) for heading in table.facts]
 
 
 def _heading(column: Column, label: str) -> str:
@@ -64,14 +76,29 @@ def _heading(column: Column, label: str) -> str:
 
 def _paper_text(paper: float | None, cell: Cell) -> str:
     """The paper's value where ours may be read beside it, else a dash."""
-    return f"{paper:.{cell.column.decimals}f}" if paper is not None and cell.paper is not None else "–"
+    return f"{paper:.{cell.wanted.decimals}f}" if paper is not None and cell.paper is not None else "–"
 
 
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
+    recorded = [cell for cell in cells if cell.measurement is None]
+    text = _measurements(cells)
+    if any(cell.metrics for cell in recorded):
+        text = f"{_records(recorded, scale)} {text}"
+    return text.strip() or f"Scale {scale}; nothing measured yet."
+
+
+def _measurements(cells: Sequence[Cell]) -> str:
+    """One sentence on what was measured, where, and at whose shapes."""
+    found = [cell.measurement for cell in cells if cell.measurement is not None]
+    shapes = "; ".join(dict.fromkeys(f"{m.shape} (shapes of scale {m.request.spec.scale})" for m in found))
+    devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
+    return f"Measured: {shapes}. Machine: {devices}." if found else ""
+
+
+def _records(cells: Sequence[Cell], scale: str) -> str:
+    """One sentence on the records: data, split, seeds, and why the paper's values are absent."""
     metrics = [metric for cell in cells for metric in cell.metrics.values()]
-    if not metrics:
-        return f"Scale {scale}; nothing measured yet."
     seeds = sorted({seed for cell in cells for seed in cell.metrics})
     data = dict.fromkeys(f"{m.dataset}, {m.split} split, {m.samples:,} samples" for m in metrics)
     text = (

@@ -34,7 +34,7 @@ def history(line: dict[str, Any]) -> dict[str, float]:
 def tags(spec: RunSpec) -> list[str]:
     """The scale, and each table and row the run fills; W&B takes 64 characters a tag."""
     run = f"{spec.experiment}/{spec.variant}"
-    rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if row.run == run]
+    rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if run in row.runs]
     return list(dict.fromkeys(text[:64] for text in (spec.scale, *(part for pair in rows for part in pair))))
 
 

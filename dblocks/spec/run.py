@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, field_validator, model_validator
 
 from dblocks.spec.base import Part
@@ -97,6 +100,13 @@ class RunSpec(Part):
             if isinstance(self.task, AutoregressiveTextSpec) and self.method.label_token != "paper":
                 raise ValueError(f"method.label_token: task {self.task.name} has no label; leave it out")
         return self
+
+    def changed(self, fields: Mapping[str, Any]) -> RunSpec:
+        """The same run with some fields of its sections changed, checked anew."""
+        content = self.model_dump()
+        for section, values in fields.items():
+            content[section] = {**content[section], **values}
+        return RunSpec.model_validate(content)
 
     @property
     def needs(self) -> GenerationSpec | AutoregressiveTextSpec | None:

@@ -45,8 +45,9 @@ class ImageGeneration:
             self.images = to_device(data.array("train_images")[self.chosen], device)
         self.shape: tuple[int, int, int] = self.info.image_shape if self.latents is None else self.latents.shape
         # cut with the evaluation split, to try the whole chain; two images are the fewest that have a covariance
-        limit = spec.data.max_evaluation_samples or spec.generation.samples
-        self.samples = max(2, min(spec.generation.samples, limit))
+        limit = spec.data.max_evaluation_samples
+        self.reference_limit = limit and max(2, limit)
+        self.samples = max(2, min(spec.generation.samples, limit or spec.generation.samples))
         self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
 
     def batch(self, step: int) -> Batch:
@@ -131,7 +132,7 @@ class ImageGeneration:
         drawn = [feature_set(extractor, samples.images()) for samples in repeats]
         metrics = []
         for split in (self.spec.data.train_split, self.spec.data.evaluation_split):
-            real = reference_set(extractor, self.image_data, split)
+            real = reference_set(extractor, self.image_data, split, self.reference_limit)
             sizes = (generation.kid_subsets, generation.kid_subset_size)
             for name, values in (
                 (f"fid{extractor.kind}_{split}", [fid(fake, real) for fake in drawn]),

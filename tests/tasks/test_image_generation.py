@@ -9,6 +9,8 @@ from PIL import Image
 
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData, write_manifest
+from dblocks.metrics.fid import Extractor
+from dblocks.metrics.reference import reference_set
 from dblocks.needs import Needs
 from dblocks.record import read_record
 from dblocks.report.grids import write_grid
@@ -139,3 +141,12 @@ def test_a_grid_shows_a_class_a_row(tmp_path):
         pixels = np.array(picture)
     below = pixels[2 * 14 :, 28:]  # under the title, right of the classes' numbers
     assert [(below == grey).all(-1).sum() for grey in (75, 50, 25)] == [n * 32**2 for n in (3, 2, 1)]
+
+
+@pytest.mark.parametrize("split", ["train", "fit", "test"])
+def test_trying_out_compares_with_the_first_images_of_a_split_only(digits, split):
+    task = task_of(digits, data={"max_evaluation_samples": 6})
+    extractor = Extractor("_mean", "pixels", lambda images: images.flatten(1)[:, :3].float(), CPU)
+    found, whole = (reference_set(extractor, digits, split, n) for n in (task.reference_limit, None))
+    assert (task.samples, found.count) == (6, 6) and whole.count >= 360
+    assert torch.equal(found.kept, whole.kept[:6])

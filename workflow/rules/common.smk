@@ -40,6 +40,7 @@ wildcard_constraints:
     latents="|".join(PLAN.encoded()) or "none",
     tokens="|".join(PLAN.tokenized()) or "none",
     weights="[a-z0-9-]+",
+    measurement="|".join(PLAN.requests) or "none",
 
 
 def spec_of(wildcards):
@@ -49,4 +50,5 @@ def spec_of(wildcards):
 
 def table_files(table):
     """The files that make up a table."""
-    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
+    suffixes = ("csv", "md", "tex", "svg") if PLAN.tables[table].figure else ("csv", "md", "tex")
+    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in suffixes]
