@@ -17,16 +17,19 @@ from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
 from dblocks.methods.masked_diffusion import MaskedDiffusion
 from dblocks.methods.next_token import NextToken
+from dblocks.methods.recurrent_denoising import RecurrentDenoising
+from dblocks.methods.recurrent_depth import RecurrentDepth
 from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
+from dblocks.networks.huginn import Huginn, HuginnDenoiser
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
-from dblocks.spec import DiffusionBlocksSpec, RunSpec
+from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, RecurrentDepthSpec, RunSpec
 from dblocks.tasks.autoregressive_text import AutoregressiveText
 from dblocks.tasks.classification import Classification
 from dblocks.tasks.image_generation import ImageGeneration
@@ -79,8 +82,13 @@ def build_autoregressive_text(
     """A language model that predicts the next token, or its layers cut into denoisers of tokens."""
     task, method = AutoregressiveText(spec, data, device, needs), spec.method
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    if isinstance(method, RecurrentDepthSpec):
+        return RecurrentDepth(spec, Huginn(spec.network, task.vocabulary.size), task), task
     if isinstance(method, DiffusionBlocksSpec):
         partition = partition_of(method, spec.network.layers)
+        if isinstance(spec.network, HuginnSpec):
+            denoiser = HuginnDenoiser(spec.network, method, partition, task.vocabulary.size)
+            return RecurrentDenoising(spec, denoiser, task), task
         network = LlamaDenoiser(spec.network, method, partition, task.vocabulary.size)
         return TokenDenoising(spec, network, task), task
     return NextToken(spec, Llama(spec.network, task.vocabulary.size), task), task

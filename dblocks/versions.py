@@ -23,6 +23,9 @@ COMPONENTS = {
     "data.latents": 1,
     "metric.fid": 1,
     "network.llama": 1,
+    "network.huginn": 1,
+    "method.recurrent_depth": 1,
+    "metric.text": 1,
     "task.autoregressive_text": 1,
     "data.tokens": 1,
     "measure.memory": 1,
@@ -33,6 +36,9 @@ COMPONENTS = {
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    further = {"image_generation": ("metric.fid", "data.latents"), "autoregressive_text": ("data.tokens",)}
+    further = {
+        "image_generation": ("metric.fid", "data.latents"),
+        "autoregressive_text": ("data.tokens", "metric.text"),
+    }
     more = further.get(task, ())
     return {part: COMPONENTS[part] for part in parts + more}

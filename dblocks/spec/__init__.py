@@ -22,9 +22,10 @@ from dblocks.spec.methods import (
     ForwardForwardSpec,
     Method,
     NoiseSpec,
+    RecurrentDepthSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, LlamaSpec, MaskedLMSpec, Network, ViTSpec
+from dblocks.spec.networks import AutoencoderSpec, DiTSpec, HuginnSpec, LlamaSpec, MaskedLMSpec, Network, ViTSpec
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
     AutoregressiveTextSpec,
@@ -53,6 +54,7 @@ __all__ = [
     "EndToEndSpec",
     "ForwardForwardSpec",
     "GenerationSpec",
+    "HuginnSpec",
     "ImageGenerationSpec",
     "ImageReconstructionSpec",
     "LatentsSpec",
@@ -65,6 +67,7 @@ __all__ = [
     "NoiseSpec",
     "Part",
     "RandAugmentSpec",
+    "RecurrentDepthSpec",
     "ResourceSpec",
     "RunSpec",
     "SamplingSpec",

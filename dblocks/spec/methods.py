@@ -147,7 +147,16 @@ class ForwardForwardSpec(Part):
     )
 
 
+class RecurrentDepthSpec(Part):
+    """Stochastic depth with truncated backpropagation (Geiping et al. 2025), the baseline of Table 5: r iterations a
+    step, r − 1 ~ Poisson(e^τ), τ ~ N(ln r̄ − s²/2, s²); r̄ is network.iterations."""
+
+    name: Literal["recurrent_depth"] = "recurrent_depth"
+    log_deviation: float = Field(0.5, ge=0, description="s, deviation of τ.")
+    backpropagated: int = Field(8, ge=1, description="Iterations, the last, that gradients go through.")
+
+
 Method = Annotated[
-    EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
+    EndToEndSpec | DiffusionBlocksSpec | RecurrentDepthSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
     Field(discriminator="name"),
 ]

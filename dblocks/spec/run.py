@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dblocks.spec.base import Part
 from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
-from dblocks.spec.methods import DiffusionBlocksSpec, Method
-from dblocks.spec.networks import Network
+from dblocks.spec.methods import DiffusionBlocksSpec, Method, RecurrentDepthSpec
+from dblocks.spec.networks import HuginnSpec, Network
 from dblocks.spec.tasks import AutoregressiveTextSpec, ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
 PARTS_OF_TASK = {
@@ -19,7 +19,10 @@ PARTS_OF_TASK = {
         "method": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
     },
     "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
-    "autoregressive_text": {"network": ("llama",), "method": ("end_to_end", "diffusion_blocks")},
+    "autoregressive_text": {
+        "network": ("llama", "huginn"),
+        "method": ("end_to_end", "diffusion_blocks", "recurrent_depth"),
+    },
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
@@ -33,6 +36,21 @@ MASKED_FIELDS = {
     "embedders",
     "target_table",
     "adaln",
+}
+
+# what a denoiser without a partition reads (Huginn)
+WHOLE_FIELDS = {
+    "name",
+    "num_blocks",
+    "overlap",
+    "noise",
+    "weighting",
+    "target_table",
+    "adaln",
+    "c_noise_scale",
+    "head_preconditioning",
+    "sigma_per",
+    "sampling",
 }
 
 
@@ -99,6 +117,29 @@ class RunSpec(Part):
                 raise ValueError(f"method.sigma_per: task {self.task.name} {wanted}")
             if isinstance(self.task, AutoregressiveTextSpec) and self.method.label_token != "paper":
                 raise ValueError(f"method.label_token: task {self.task.name} has no label; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _recurrent_parts_fit(self):
+        """Huginn is trained by stochastic depth or, without a partition, as a denoiser; nothing else has such depth."""
+        recurrent, method = isinstance(self.network, HuginnSpec), self.method
+        if isinstance(method, RecurrentDepthSpec) and not recurrent:
+            raise ValueError(f"method.name: 'recurrent_depth' is not for network {self.network.name}; huginn is")
+        if recurrent and not isinstance(method, RecurrentDepthSpec | DiffusionBlocksSpec):
+            raise ValueError(
+                f"method.name: '{method.name}' is not for network huginn; recurrent_depth and diffusion_blocks are"
+            )
+        if recurrent and isinstance(method, DiffusionBlocksSpec):
+            if (method.num_blocks, method.overlap) != (1, 0):
+                raise ValueError("method: Huginn has no partition; give num_blocks: 1 and overlap: 0")
+            for field in DiffusionBlocksSpec.model_fields.keys() - WHOLE_FIELDS:
+                if getattr(method, field) != DiffusionBlocksSpec.model_fields[field].default:
+                    raise ValueError(f"method.{field}: has no meaning without a partition (network huginn)")
+            if method.sampling.steps != self.network.iterations:
+                raise ValueError(
+                    f"method.sampling.steps: {method.sampling.steps} should be network.iterations, "
+                    f"{self.network.iterations}: both are the iterations of inference"
+                )
         return self
 
     def changed(self, fields: Mapping[str, Any]) -> RunSpec:
