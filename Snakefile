@@ -24,6 +24,7 @@ include: "workflow/rules/text.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:

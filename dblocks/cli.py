@@ -91,6 +91,18 @@ def tables(options: argparse.Namespace) -> None:
         print(path)
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write the report of one scale, a single HTML page, from table plans or from whatever records there are."""
+    from dblocks.report.build_tables import plans_from_records, read_plan
+    from dblocks.report.page import write_page
+
+    if options.from_records:
+        plans = [plan for plan in plans_from_records(options.from_records) if plan.scale == options.scale]
+    else:
+        plans = [read_plan(path) for path in options.plans]
+    print(write_page(plans, options.to))
+
+
 def show(options: argparse.Namespace) -> None:
     """Print the tables of a scale and where they lie."""
     folder = Path(options.results) / options.scale / "tables"
@@ -226,6 +238,13 @@ def parser() -> argparse.ArgumentParser:
         tables,
         ("--from-records", {"type": Path, "required": True, "help": "folder with record.json files below it"}),
         ("--to", {"type": Path, "help": "where <scale>/tables go (default: the same folder)"}),
+    )
+    verb(
+        report,
+        ("plans", {"nargs": "*", "type": Path, "help": "results/<scale>/plans/<table>.json of each table"}),
+        ("--from-records", {"type": Path, "help": "instead of plans: a folder with record.json files below it"}),
+        ("--scale", {"default": "smoke", "help": "of those records (default: %(default)s)"}),
+        ("--to", {"type": Path, "required": True, "help": "the page's file; best in results/<scale>"}),
     )
     verb(
         show,

@@ -5,6 +5,9 @@ Shapes: N windows, T tokens; tokens int64.
 
 from __future__ import annotations
 
+import io
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from dblocks.data.prepared import PreparedData
 from dblocks.data.tokens import TOKENIZER
 from dblocks.data.vocabulary import Vocabulary
 from dblocks.errors import UserError
+from dblocks.metrics.continuations import Generated
 from dblocks.needs import Needs
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
@@ -25,7 +29,7 @@ from dblocks.tasks.classification import Batch
 from dblocks.tasks.windows import WindowOrder, spread_starts
 from dblocks.text_generation import TextPredictor
 
-SAMPLES = "samples.txt"
+SAMPLES, SHOWN = "samples.txt", 16
 EVALUATION_TOKENS = 2**14  # read together when cross-entropy is measured
 
 
@@ -90,7 +94,33 @@ class AutoregressiveText:
         metrics = []
         for prefix, predictor in predictors.items():
             metrics.append(self._cross_entropy(prefix, predictor))
+            if self.spec.task.prompts:
+                metrics += self._judge(prefix, predictor)
         return metrics
+
+    def _judge(self, prefix: str, predictor: TextPredictor) -> list[Metric]:
+        """MAUVE, perplexity and diversity of what a predictor writes; a number that there is not is left out."""
+        from dblocks.metrics.continuations import measure
+        from dblocks.metrics.teachers import of_need
+
+        task, paths = self.spec.task, self.needs.paths
+        found = measure(
+            self.generated(predictor, prefix),
+            partial(of_need, paths["features"], self.device) if "features" in paths else None,
+            {role: partial(of_need, path, self.device) for role, path in paths.items() if role.startswith("teacher:")},
+            self.needs.folder,
+            self.spec.seed,
+            task.mauve_scales,
+            prefix,
+        )
+        about = ("unit", "samples", "extractor", "reference")
+        return [
+            Metric.measured(
+                self.spec.data, value.name, value.value, **{field: getattr(value, field) for field in about}
+            )
+            for value in found
+            if value.finite
+        ]
 
     def _cross_entropy(self, prefix: str, predictor: TextPredictor) -> Metric:
         """Nats a token, over all tokens of the windows but each one's first; standard error over windows."""
@@ -109,6 +139,24 @@ class AutoregressiveText:
             standard_error=error,
         )
 
+    def generated(self, predictor: TextPredictor, prefix: str = "") -> Generated:
+        """Prompts, continuations and references as texts; what was generated already is read."""
+        (weights,) = self.needs.folder.glob("weights-*.pt")
+        path = self.needs.folder / f"{prefix}continuations-{weights.stem.rpartition('-')[2]}.npy"
+        if not path.exists():
+            buffer = io.BytesIO()
+            np.save(buffer, self.continuations(predictor).to(torch.int32).cpu().numpy())
+            write_atomically(path, buffer.getvalue())
+            self.needs.on_progress()
+        prompts, references = (part.tolist() for part in self.prompts())
+        split = self.vocabulary.split
+        groups = zip(prompts, np.load(path).tolist(), strict=True)
+        return Generated(
+            [self.vocabulary.decode(prompt) for prompt in prompts],
+            [[split(prompt, tokens)[1] for tokens in group] for prompt, group in groups],
+            [split(prompt, tokens)[1] for prompt, tokens in zip(prompts, references, strict=True)],
+        )
+
     @torch.no_grad()
     def continuations(self, predictor: TextPredictor) -> Tensor:
         """Continuations [N, k, C] of every prompt, each from random numbers of its own place."""
@@ -121,8 +169,25 @@ class AutoregressiveText:
         return torch.cat(found).view(len(prompts), task.continuations, -1)
 
     def write_samples(self, predictors: dict[str, TextPredictor], folder: Path) -> None:
-        """The tokenizer beside the weights, so that the run's folder is all a reader of them needs."""
+        """The tokenizer beside the weights, so that the run's folder is all a reader of them needs; and what was
+        written, all of it as JSON lines and the first of it for people."""
         write_atomically(folder / TOKENIZER, self.tokenizer_path.read_bytes())
+        if not self.spec.task.prompts:
+            return
+        for prefix, predictor in predictors.items():
+            generated = self.generated(predictor, prefix)
+            rows = list(zip(generated.prompts, generated.continuations, generated.references, strict=True))
+            keys = ("prompt", "continuations", "reference")
+            lines = [json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+            write_atomically(folder / f"{prefix}continuations.jsonl", "".join(lines))
+            write_atomically(folder / f"{prefix}{SAMPLES}", "".join(map(readable_sample, rows[:SHOWN])))
+
+
+def readable_sample(row: tuple[str, list[str], str]) -> str:
+    """A prompt, its first continuations and its reference, a line each."""
+    prompt, continuations, reference = (" ".join(part.split()) if isinstance(part, str) else part for part in row)
+    written = [f"  model:     {' '.join(text.split())}\n" for text in continuations[:2]]
+    return f"{prompt}\n{''.join(written)}  reference: {reference}\n\n"
 
 
 def vocabulary_of(data: PreparedData) -> Vocabulary:
