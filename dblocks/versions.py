@@ -29,6 +29,7 @@ COMPONENTS = {
     "task.autoregressive_text": 1,
     "data.tokens": 1,
     "measure.memory": 1,
+    "measure.compute": 1,
     "measure.wall_time": 1,
 }
 

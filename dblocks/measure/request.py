@@ -25,7 +25,7 @@ REQUEST, MEASUREMENT = "request.json", "measurement.json"
 class MeasurementSpec(Part):
     """One entry of config/measurements.yaml."""
 
-    kind: Literal["memory", "wall_time"]
+    kind: Literal["memory", "wall_time", "compute"]
     run: str = Field(description="<experiment>/<variant>, trained in blocks.")
     baseline: str = Field(description="<experiment>/<variant> it is compared with.")
     shapes: str | None = Field(None, description="Scale whose shapes are taken; None: that of the plan.")
