@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,12 +53,21 @@ class Column(Part):
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
     substitute: Substitute | None = None
+    optional: bool = Field(False, description="Left out of the table where nothing of it was measured or skipped.")
+    references: bool = Field(
+        False, description="Of generated text: the same of the references stands beside, metric reference_<metric>."
+    )
     weights: str | None = Field(None, description="Published weights it takes; where skipped, its cells say so.")
     source: Literal["record", "measurement"] = Field("record", description="Which of a row's files it is read from.")
 
     def of(self, record: Record | Measurement) -> Metric | None:
         """The column's metric in a record, else its substitute, else nothing."""
         return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+
+    def of_references(self, record: Record) -> Metric | None:
+        """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""
+        found = self.of(record) if self.references else None
+        return found and record.metric(f"reference_{found.name.removesuffix('_single')}")
 
     def skipped_in(self, records: Sequence[Record]) -> str | None:
         """Why records have no such metric, where its weights were skipped."""
@@ -158,6 +167,8 @@ class Cell:
         metrics: the metric by seed; empty where missing.
         missing: why, where there is nothing.
         measurement: where a measurement is read, what was measured.
+        idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
+        references: the same of the references of generated text, one a seed, where the column shows it.
     """
 
     table: str
@@ -172,6 +183,8 @@ class Cell:
     paper_dataset: str = ""
     read: Column | None = None
     measurement: Measurement | None = None
+    idle: tuple[int, ...] = ()
+    references: tuple[float, ...] = ()
 
     @property
     def wanted(self) -> Column:
@@ -248,7 +261,12 @@ class Cell:
                 f" [{spread[0]:.{decimals}f}, {spread[1]:.{decimals}f}]" if spread else ""
             )
         spread = "" if self.sd is None else f" ± {self.sd:.{decimals}f}"
-        return f"{self.mean:.{decimals}f}{spread} (n = {len(self.metrics)})"
+        more = [f"n = {len(self.metrics)}"]
+        if self.references:
+            more.append(f"references {statistics.fmean(self.references):.{decimals}f}")
+        if self.idle:
+            more.append(f"block{'s' * (len(self.idle) > 1)} {', '.join(map(str, self.idle))} never ran")
+        return f"{self.mean:.{decimals}f}{spread} ({'; '.join(more)})"
 
 
 def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
@@ -329,6 +347,8 @@ def recorded_cell(
         budget=found[0][1].budget if found else None,
         records=tuple(path for path, _ in found) if metrics else (),
         missing=missing or read.skipped_in([record for _, record in found]),
+        idle=idle_blocks(record for _, record in found),
+        references=tuple(m.value for _, r in found if (m := read.of_references(r)) is not None),
     )
 
 
@@ -345,6 +365,12 @@ def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[s
         records=(path,) if metric else (),
         measurement=measurement if metric else None,
     )
+
+
+def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:
+    """Blocks, from 1, that were not run once when any of the records' networks predicted."""
+    counts = (enumerate(record.evaluations_per_block or (), start=1) for record in records)
+    return tuple(sorted({block for record in counts for block, count in record if count == 0}))
 
 
 def check_same_run(row: Row, found: Sequence[tuple[str, Record]]) -> None:

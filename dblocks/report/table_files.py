@@ -40,15 +40,17 @@ def long_csv(cells: Sequence[Cell]) -> str:
 def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     """Header and rows of text: a paper column where the paper has the metric, ours, then the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
+    filled = {cell.column.metric for cell in cells if cell.metrics or cell.missing}
+    shown = [column for column in table.columns if not column.optional or column.metric in filled]
     header = ["Row", *table.facts]
-    for column in table.columns:
+    for column in shown:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
         of_column = [cell for cell in cells if cell.column == column and cell.wanted.label == column.label]
         labels = dict.fromkeys(cell.label for cell in of_column if cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
-        own = [cell for cell in cells if cell.row == row.row]
+        own = [cell for cell in cells if cell.row == row.row and cell.column in shown]
         line = [row.row, *_facts(table, row, own)]
         for cell in own:
             paper = row.paper.get(cell.column.metric)

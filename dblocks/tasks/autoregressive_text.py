@@ -93,7 +93,7 @@ class AutoregressiveText:
         """Cross-entropy of each predictor, and all that is measured of what it writes; keys prefixed by its name."""
         metrics = []
         for prefix, predictor in predictors.items():
-            metrics.append(self._cross_entropy(prefix, predictor))
+            metrics += self._cross_entropy(prefix, predictor)
             if self.spec.task.prompts:
                 metrics += self._judge(prefix, predictor)
         return metrics
@@ -122,22 +122,18 @@ class AutoregressiveText:
             if value.finite
         ]
 
-    def _cross_entropy(self, prefix: str, predictor: TextPredictor) -> Metric:
-        """Nats a token, over all tokens of the windows but each one's first; standard error over windows."""
+    def _cross_entropy(self, prefix: str, predictor: TextPredictor) -> list[Metric]:
+        """Nats a token, over all tokens of the windows but each one's first; standard error over windows. As `ce`, and
+        under the name that says how it was measured."""
         windows, means = self.evaluation_windows(), []
         for start in range(0, len(windows), size := max(1, EVALUATION_TOKENS // self.length)):
             draws = seeds.generator(self.device, self.spec.seed, "evaluate", start)
             means.append(predictor.nll(windows[start : start + size], draws).double().mean(dim=1).cpu())
         nats = torch.cat(means)
         error = (nats.std() / len(nats) ** 0.5).item() if len(nats) > 1 else None
-        return Metric.measured(
-            self.spec.data,
-            f"{prefix}{predictor.nll_name}",
-            nats.mean().item(),
-            unit="nats/token",
-            samples=len(nats),
-            standard_error=error,
-        )
+        about = {"unit": "nats/token", "samples": len(nats), "standard_error": error}
+        names = dict.fromkeys(("ce", predictor.nll_name))
+        return [Metric.measured(self.spec.data, prefix + name, nats.mean().item(), **about) for name in names]
 
     def generated(self, predictor: TextPredictor, prefix: str = "") -> Generated:
         """Prompts, continuations and references as texts; what was generated already is read."""
