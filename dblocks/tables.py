@@ -88,7 +88,7 @@ class Row(Part):
     row: str = Field(description="Name as in the paper.")
     run: str | None = Field(None, description="<experiment>/<variant> that fills it; None: only measurements do.")
     measurement: str | None = Field(None, description="Name in config/measurements.yaml that its measurements are of.")
-    prefix: str = Field("", description="Put before the metric of every column that reads a measurement.")
+    prefix: str = Field("", description="Put before the metric of every column, and before its substitute's.")
     reads: dict[str, Reading] = Field({}, description="What it reads differently, by column's metric.")
     facts: dict[str, str] = Field(
         {}, description="Words by heading, shown first; {dataset}, {metric}: what the row's first value was taken on."
@@ -104,18 +104,26 @@ class Row(Part):
 
     def reading(self, column: Column) -> tuple[str | None, Column]:
         """The run (None for a measurement), and the column with the metric that this row reads."""
+        own: dict[str, Any] = {"metric": self.prefix + column.metric}
         if column.source == "measurement":
-            return None, column.model_copy(update={"metric": self.prefix + column.metric})
+            return None, column.model_copy(update=own)
+        if column.substitute is not None:
+            metric = self.prefix + column.substitute.metric
+            own["substitute"] = column.substitute.model_copy(update={"metric": metric})
         reading = self.reads.get(column.metric, Reading())
-        own = {name: value for name, value in reading if name != "run" and value is not None}
+        own |= {name: value for name, value in reading if name != "run" and value is not None}
         return reading.run or self.run, column.model_copy(update=own)
 
 
 class Figure(Part):
-    """A table's picture: stacked bars, one a row; rows named "<group>: <bar>" share an axis by group."""
+    """A table's picture. Rows are named "<group>: <bar or number>".
 
-    parts: list[str] = Field(min_length=1, description="Metrics of the columns that are stacked.")
-    label: str = Field(description="Of the axis, unit included.")
+    `bars`: stacked ones, one a row, groups share an axis. `curves`: a panel a metric, a line a group, over the number.
+    """
+
+    kind: Literal["bars", "curves"] = "bars"
+    parts: list[str] = Field(min_length=1, description="Metrics of the columns that are stacked, or drawn one by one.")
+    label: str = Field(description="Of the axis that is common, unit included.")
 
 
 class Table(Part):

@@ -59,10 +59,8 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
         metrics.append(_metric(blocks, f"{name}_ratio", one / other, ""))
     network, batch = blocks.network, blocks.training.batch_size
     layers = f"{network.prelude}+{network.recurrent}+{network.coda} layers, width {network.width}"
-    shape = (
-        f"huginn of {layers}, {blocks.task.length - 1} tokens, batch {batch}, {vocabulary_size(blocks.task.tokenizer)}"
-    )
-    return f"{shape} in the vocabulary", metrics
+    vocabulary = vocabulary_size(blocks.task.tokenizer)
+    return f"huginn of {layers}, vocabulary {vocabulary}, {blocks.task.length - 1} tokens, batch {batch}", metrics
 
 
 def _metric(spec: RunSpec, name: str, value: float, unit: str) -> Metric:

@@ -92,6 +92,11 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
             ),
             Metric.measured(data, f"{name}_data_share", share, unit="%", **common),
         ]
+    # of a step, whatever it holds, baseline over blocks; means, for a step's depth may be random
+    one, other = statistics.fmean(times["whole"]), statistics.fmean(times["block"])
+    common = {"split": "made up", "samples": len(times["whole"])}
+    for name, value, unit in (("baseline", one, "s"), ("blocks", other, "s"), ("ratio", one / other, "")):
+        metrics.append(Metric.measured(data, f"step_{name}", value, unit=unit, **common))
     network, batch = request.spec.network, request.spec.training.batch_size
     shape = f"{network.name} of {network.layers} layers, width {network.width}, on {data.name}, batch {batch}"
     return f"{shape}, {request.settings.iterations} iterations", metrics

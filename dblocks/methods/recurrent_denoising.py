@@ -34,14 +34,15 @@ class RecurrentDenoising(DiffusionBlocksMethod):
 
     def predictors(self) -> dict[str, TextPredictor]:
         """At the main number of iterations, and at the others of the depth curve."""
-        main = TextPredictor(self._writer(self.model), self._at_sigma_max, "sigma_max_ce")
-        return {"": main, **{curve_name(k): self.at(k) for k in self.spec.network.depth_curve}}
+        network = self.spec.network
+        return {"": self.at(network.iterations), **{curve_name(k): self.at(k) for k in network.depth_curve}}
 
     def at(self, iterations: int) -> TextPredictor:
-        """The trained network with so many steps along the grid; its likelihoods are those after the last."""
+        """The trained network with so many steps along the grid. Its likelihoods are those of one pass at σ_max: after
+        further steps the state has made up its mind, and what is read of it is no likelihood of the token."""
         sampling = self.spec.method.sampling.model_copy(update={"steps": iterations})
         model = DiffusionBlocks(self.network, self.spec.method.model_copy(update={"sampling": sampling}))
-        return TextPredictor(self._writer(model), self._judge(model))
+        return TextPredictor(self._writer(model), self._at_sigma_max, "sigma_max_ce")
 
     def _at_sigma_max(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """At σ_max, where z carries no information (trap 6), as a sampler's first step has it."""
@@ -49,14 +50,6 @@ class RecurrentDenoising(DiffusionBlocksMethod):
         z = self.model.start(self._noise(targets.numel(), generator))
         logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, Context(self.network, tokens))
         return F.cross_entropy(logits.float(), targets.flatten(), reduction="none").view(targets.shape)
-
-    def _judge(self, model: DiffusionBlocks) -> Callable[[Tensor, torch.Generator], Tensor]:
-        def nll(windows: Tensor, generator: torch.Generator) -> Tensor:
-            tokens, targets = windows[:, :-1], windows[:, 1:]
-            logits = model.sample(Context(self.network, tokens), self._noise(targets.numel(), generator))
-            return F.cross_entropy(logits.float(), targets.flatten(), reduction="none").view(targets.shape)
-
-        return nll
 
     def _writer(self, model: DiffusionBlocks) -> Callable[[Tensor, int, torch.Generator], Tensor]:
         """Every position is denoised step by step beside those before it, whose states take the same steps, as the
