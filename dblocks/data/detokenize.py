@@ -8,12 +8,12 @@ import re
 RULES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"(\d) ([,.:]) (?=\d)", r"\1\2"),
         (r" ([.,;:?!%)\]}])", r"\1"),
         (r"([(\[{$£€#]) ", r"\1"),
         (r" (n't|'s|'m|'d|'re|'ve|'ll)\b", r"\1"),
         (r" ('|’) ?(s|m|d|re|ve|ll)\b", r"\1\2"),
         (r"\bcan not\b", "cannot"),
-        (r"(\d) ([,.:]) (?=\d)", r"\1\2"),
         (r'" ([^"]*?) "', r'"\1"'),
     )
 )

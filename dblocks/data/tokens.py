@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dblocks.data.files import check_disk, sha256_of, write_atomically
 from dblocks.data.prepared import NpyWriter, PreparedData, write_manifest
@@ -44,6 +43,8 @@ def tokenize(data: PreparedData, tokenizer: str, fingerprint: str, folder: Path,
 
 def pack_split(records: Records, vocabulary: Vocabulary, folder: Path, split: str, progress: bool) -> None:
     """Write one split, from where an earlier attempt stopped."""
+    from tqdm import tqdm
+
     state = _read_state(folder, split)
     with (
         NpyWriter(folder / f"{split}.npy", "uint16", keep=state["tokens"]) as writer,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dblocks.data.files import one_line, write_atomically
 from dblocks.data.prepared import PreparedData
@@ -29,6 +28,8 @@ class Vocabulary:
     """
 
     def __init__(self, path: Path):
+        from tokenizers import Tokenizer
+
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exceptions
@@ -69,6 +70,8 @@ def train_vocabulary(data: PreparedData, size: int, path: Path) -> Path:
 
     Raises: UserError if the text is too little for so many tokens.
     """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

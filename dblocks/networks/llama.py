@@ -15,18 +15,24 @@ from dblocks.noise import Preconditioning
 from dblocks.partition import Partition
 from dblocks.spec import DiffusionBlocksSpec, LlamaSpec
 
+DEVIATION = 0.02  # of all weights at first, as in the published Llama's configuration
+
 
 def layers_of(spec: LlamaSpec, adaln: str | None = None) -> nn.ModuleList:
-    """Llama's layers, with noise conditioning where `adaln` names one."""
-    return nn.ModuleList(
+    """Llama's layers, with noise conditioning where `adaln` names one (zero at first, as everywhere)."""
+    layers = nn.ModuleList(
         TransformerLayer(spec.width, spec.heads, adaln=adaln, gated_hidden=spec.hidden) for _ in range(spec.layers)
     )
+    for layer in layers:
+        for weight in (*layer.attention.parameters(), *layer.mlp.parameters()):
+            nn.init.normal_(weight, std=DEVIATION)
+    return layers
 
 
 def token_embedding(vocabulary: int, width: int) -> nn.Embedding:
     """An embedding initialised as Llama's."""
     embedding = nn.Embedding(vocabulary, width)
-    nn.init.normal_(embedding.weight, std=0.02)
+    nn.init.normal_(embedding.weight, std=DEVIATION)
     return embedding
 
 
@@ -39,7 +45,7 @@ class Llama(nn.Module):
         self.layers = layers_of(spec)
         self.norm = nn.RMSNorm(spec.width, eps=1e-6)
         self.head = nn.Linear(spec.width, vocabulary, bias=False)
-        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=DEVIATION)
         self.rotary = RotaryPositions(spec.width // spec.heads, spec.rotary_base)
 
     def features(self, tokens: Tensor) -> Tensor:
@@ -92,7 +98,7 @@ class TokenHead(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2, adaln)
         self.linear = nn.Linear(width, vocabulary, bias=False)
-        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.normal_(self.linear.weight, std=DEVIATION)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.linear(modulate(self.norm(x), *self.modulation(condition)))

@@ -1,5 +1,6 @@
 """Autoregressive text end to end on a small scale: windows, losses, generation with and without a cache."""
 
+import itertools
 import json
 import math
 
@@ -93,7 +94,7 @@ def test_prompts_and_references_are_the_same_for_every_arm(made):
     whole = torch.cat([prompts, references], dim=1)
     text = np.array(one.evaluation_tokens)
     found = [next(i for i in range(len(text)) if text[i : i + 10].tolist() == row) for row in whole.tolist()]
-    assert all(b - a >= 10 for a, b in zip(found, found[1:], strict=False))  # disjoint, spread over the split
+    assert all(b - a >= 10 for a, b in itertools.pairwise(found))  # disjoint, spread over the split
     assert found[-1] > len(text) / 2
 
 
