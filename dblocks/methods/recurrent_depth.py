@@ -16,6 +16,8 @@ from dblocks.spec import RecurrentDepthSpec, RunSpec
 from dblocks.text_generation import TextPredictor, sample_nucleus, write_on
 from dblocks.training import Step
 
+LIKELIEST = 1e-12  # a nucleus of one token
+
 
 def curve_name(iterations: int) -> str:
     """What metrics at another number of iterations than the main one begin with."""
@@ -46,15 +48,18 @@ class RecurrentDepth(EndToEnd):
         return Step(self.task.loss(logits, batch.targets))
 
     def predictors(self) -> dict[str, TextPredictor]:
-        """At the main number of iterations, and at the others of the depth curve."""
+        """At the main number of iterations, sampled from the nucleus and, as the denoiser writes, greedily; and at the
+        other numbers of the depth curve."""
+        network = self.spec.network
         return {
-            "": self.at(self.spec.network.iterations),
-            **{curve_name(k): self.at(k) for k in self.spec.network.depth_curve},
+            "": self.at(network.iterations),
+            "greedy_": self.at(network.iterations, greedy=True),
+            **{curve_name(k): self.at(k) for k in network.depth_curve},
         }
 
-    def at(self, iterations: int) -> TextPredictor:
+    def at(self, iterations: int, greedy: bool = False) -> TextPredictor:
         """The trained network with so many iterations."""
-        return TextPredictor(self._writer(iterations), self._judge(iterations))
+        return TextPredictor(self._writer(iterations, greedy), self._judge(iterations))
 
     def _judge(self, iterations: int) -> Callable[[Tensor, torch.Generator], Tensor]:
         def nll(windows: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,8 +69,8 @@ class RecurrentDepth(EndToEnd):
 
         return nll
 
-    def _writer(self, iterations: int) -> Callable[[Tensor, int, torch.Generator], Tensor]:
-        top_p = self.spec.task.top_p
+    def _writer(self, iterations: int, greedy: bool) -> Callable[[Tensor, int, torch.Generator], Tensor]:
+        top_p = LIKELIEST if greedy else self.spec.task.top_p
 
         def go_on(prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
             states = self.network.start((len(prompts), prompts.shape[1] + count), generator)

@@ -90,6 +90,16 @@ def test_text_is_the_same_with_and_without_kept_keys_and_values(made, method, pr
     assert len(texts[0].unique()) > 3  # tokens differ, so that equality says something
 
 
+def test_greedy_text_is_the_likeliest_token_each_time(made):
+    trained, task = made(RECURRENT)
+    prompts, _ = task.prompts()
+    with torch.no_grad():
+        text = trained.predictors()["greedy_"].go_on(prompts, 6, generator())
+        states = trained.network.start((len(prompts), prompts.shape[1] + 6), generator())
+        logits = trained.network(torch.cat([prompts, text], dim=1)[:, :-1], states[:, :-1], 5)
+    assert torch.equal(logits[:, prompts.shape[1] - 1 :].argmax(dim=-1), text)
+
+
 @METHODS
 def test_inference_runs_as_many_iterations_as_it_says_and_reads_the_prompt_once(made, runs, method):
     trained, task = made(method)
