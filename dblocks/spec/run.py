@@ -40,6 +40,7 @@ MASKED_FIELDS = {
 
 # what a denoiser without a partition reads (Huginn)
 WHOLE_FIELDS = {
+    "layers_per_block",  # all of them, if it is given
     "name",
     "num_blocks",
     "overlap",
