@@ -7,11 +7,14 @@ Each is a function of queries, keys and values [N, H, T, d] that have been turne
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from dblocks.errors import UserError
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -33,55 +36,55 @@ def sees(query: Tensor, key: Tensor, length: int) -> Tensor:
     return torch.where(noisy_key, to_noisy, to_clean)
 
 
-@lru_cache(maxsize=8)
 def halves_mask(length: int, device: torch.device) -> Tensor:
     """`sees` as a boolean array [2 × length, 2 × length]."""
     places = torch.arange(2 * length, device=device)
     return sees(places[:, None], places, length)
 
 
-def masked_halves(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def masked_halves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """[noisy | clean] by one call with a boolean mask."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=halves_mask(q.shape[2] // 2, q.device))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def split_halves(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def split_halves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """The same in two calls: the clean half is plainly causal, and only the noisy half's queries need a mask."""
     n = q.shape[2] // 2
-    noisy = F.scaled_dot_product_attention(q[:, :, :n], k, v, attn_mask=halves_mask(n, q.device)[:n])
+    noisy = F.scaled_dot_product_attention(q[:, :, :n], k, v, attn_mask=mask[:n])
     return torch.cat([noisy, causal(q[:, :, n:], k[:, :, n:], v[:, :, n:])], dim=2)
 
 
-@lru_cache(maxsize=8)
-def _flex_mask(length: int, device: torch.device):
+def flex_halves(q: Tensor, k: Tensor, v: Tensor, flex: Callable, mask: Any) -> Tensor:
+    """The same by FlexAttention, which leaves out what the mask leaves out."""
+    return flex(q, k, v, block_mask=mask)
+
+
+def flex_mask(length: int, device: torch.device) -> Any:
+    """`sees` as FlexAttention's block mask."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def mask(batch, head, query, key):
+    def mask(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return sees(query, key, length)
 
     return create_block_mask(mask, None, None, 2 * length, 2 * length, device=device)
 
 
-@lru_cache(maxsize=1)
-def _compiled_flex() -> Callable:
-    from torch.nn.attention.flex_attention import flex_attention
+@lru_cache(maxsize=8)
+def attend_halves(kind: str, length: int, device: torch.device) -> Attend:
+    """The way named in LlamaSpec.attention over halves of `length` tokens; `auto` is `split`, on CUDA `flex`.
 
-    return torch.compile(flex_attention)
-
-
-def flex_halves(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by FlexAttention, which leaves out what the mask leaves out."""
-    return _compiled_flex()(q, k, v, block_mask=_flex_mask(q.shape[2] // 2, q.device))
-
-
-HALVES = {"masked": masked_halves, "split": split_halves, "flex": flex_halves}
-
-
-def attend_halves(kind: str, device: torch.device) -> Attend:
-    """The way named in LlamaSpec.attention; `auto` is the fastest measured (benchmarks/text_speed.py)."""
+    One object a length, mask and all: made outside the layers, so that compiled ones find it unchanged.
+    Raises: UserError for `flex` without CUDA, where it has no backward pass.
+    """
     if kind == "auto":
         kind = "flex" if device.type == "cuda" else "split"
-    return HALVES[kind]
+    if kind == "flex":
+        if device.type != "cuda":
+            raise UserError("network.attention: 'flex' needs CUDA; take auto, masked or split")
+        from torch.nn.attention.flex_attention import flex_attention
+
+        return partial(flex_halves, flex=torch.compile(flex_attention), mask=flex_mask(length, device))
+    return partial({"masked": masked_halves, "split": split_halves}[kind], mask=halves_mask(length, device))
 
 
 class KeyValues:

@@ -162,7 +162,7 @@ class LlamaDenoiser(EmbeddingTarget, nn.Module):
         clean = self.embedders_of(block).context(tokens)
         x = torch.cat([self.precondition.c_in(sigma)[..., None] * z, clean], dim=1)
         rotation = tuple(part.repeat(2, 1) for part in self.rotary(length, tokens.device))
-        attend = attend_halves(self.attention, tokens.device)
+        attend = attend_halves(self.attention, length, tokens.device)
         for i in self.partition.layers(block):
             x = self.layers[i](x, condition, rotation, attend)
         return x[:, :length], x[:, length:]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dblocks.networks.attention import HALVES, KeyValues, causal, halves_mask, masked_halves, split_halves
+from dblocks.errors import UserError
+from dblocks.networks.attention import KeyValues, attend_halves, causal, flex_mask, halves_mask
 
 CPU = torch.device("cpu")
 
@@ -47,23 +48,27 @@ def test_mask_of_three_tokens_written_out():
     assert halves_mask(3, CPU).int().tolist() == expected
 
 
-@pytest.mark.parametrize("attend", [masked_halves, split_halves])
+@pytest.mark.parametrize("kind", ["masked", "split", "auto"])
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_kernels_are_attention_under_the_mask(attend, length):
+def test_kernels_are_attention_under_the_mask(kind, length):
     q, k, v = heads(2 * length)
-    assert torch.allclose(attend(q, k, v), attention_by_hand(q, k, v, block_diffusion(length)), atol=1e-5)
+    assert torch.allclose(
+        attend_halves(kind, length, CPU)(q, k, v), attention_by_hand(q, k, v, block_diffusion(length)), atol=1e-5
+    )
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_has_the_same_mask():
     from torch.nn.attention.flex_attention import flex_attention
 
-    from dblocks.networks.attention import _flex_mask
-
     q, k, v = heads(2 * 6)
-    found = flex_attention(q, k, v, block_mask=_flex_mask(6, CPU))  # not compiled: there may be no compiler here
-    assert torch.allclose(found, masked_halves(q, k, v), atol=1e-5)
-    assert set(HALVES) == {"masked", "split", "flex"}
+    found = flex_attention(q, k, v, block_mask=flex_mask(6, CPU))  # not compiled: there may be no compiler here
+    assert torch.allclose(found, attend_halves("masked", 6, CPU)(q, k, v), atol=1e-5)
+
+
+def test_flex_attention_without_cuda_is_refused():
+    with pytest.raises(UserError, match=r"network\.attention: 'flex' needs CUDA"):
+        attend_halves("flex", 6, CPU)
 
 
 def test_causal_attention():
