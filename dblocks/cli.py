@@ -25,6 +25,19 @@ def run(options: argparse.Namespace) -> None:
         raise
 
 
+def block(options: argparse.Namespace) -> None:
+    """Train one block of a run whose blocks are trained in parallel."""
+    from dblocks.block_run import execute_block
+    from dblocks.slurm import requeue
+
+    try:
+        print(execute_block(options.spec, options.block, options.data.parent, not options.quiet))
+    except Interrupted as stop:
+        if stop.progress:
+            requeue()
+        raise
+
+
 def prepare(options: argparse.Namespace) -> None:
     """Prepare one data set."""
     from dblocks.data.prepare import prepare
@@ -155,6 +168,13 @@ def parser() -> argparse.ArgumentParser:
                 "help": "what an image generator is evaluated with: extractor, autoencoder, images",
             },
         ),
+    )
+    verb(
+        block,
+        ("spec", {"type": Path, "help": "spec.json of the run; everything is written to blocks/<block> beside it"}),
+        ("block", {"type": int, "help": "1, 2, …; 1 is the noisiest"}),
+        ("--data", {"type": Path, "required": True, "help": "manifest.json of the prepared data set"}),
+        ("--quiet", {"action": "store_true", "help": "no progress bar"}),
     )
     verb(
         prepare,

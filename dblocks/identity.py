@@ -27,9 +27,12 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    for section, field in ((content, "generation"), (content["training"], "ema_ramp")):
-        if section[field] is None:
+    later = ((content, "generation"), (content["training"], "ema_ramp"), (content["compute"], "checkpoint_activations"))
+    for section, field in later:
+        if section[field] in (None, False):
             del section[field]
+    if not spec.in_parallel:
+        content["method"].pop("schedule", None)
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

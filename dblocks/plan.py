@@ -19,7 +19,7 @@ from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
-from dblocks.record import RECORD
+from dblocks.record import BLOCK, RECORD
 from dblocks.spec import DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 
@@ -77,6 +77,12 @@ class Plan:
 
     def spec(self, run: str, seed: int) -> RunSpec:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
+
+    def blocks_of(self, run: str, seed: int) -> list[Path]:
+        """The block.json files of a run whose blocks are trained in parallel; none of another."""
+        spec = self.runs[run][0]
+        blocks = range(1, spec.num_blocks + 1) if spec.in_parallel else ()
+        return [self.folder(run, seed) / "blocks" / str(block) / BLOCK for block in blocks]
 
     def records_of_row(self, run: str) -> list[Path]:
         """The record.json files of "<experiment>/<variant>", one a seed; none if it is skipped."""

@@ -126,11 +126,17 @@ def describe_failure(step: int, entry: Step, value: float) -> str:
 class Trainer:
     """Trains `method` for `total` steps inside `folder`, from the newest intact checkpoint there.
 
+    Args:
+        block: train this block alone; step u here is step u·B + block of the run whose blocks take turns, so that
+            every block's numbers are those of its own (seed, block, update), and its rate follows its own updates.
     Attributes after `run`: `seconds`, wall time of training summed over all attempts.
     """
 
-    def __init__(self, spec: RunSpec, method: Method, total: int, folder: Path, device: torch.device):
+    def __init__(
+        self, spec: RunSpec, method: Method, total: int, folder: Path, device: torch.device, block: int | None = None
+    ):
         self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
+        self.block = block
         self.network, training = method.network, spec.training
         self.optimizer = torch.optim.AdamW(
             [{"lr": training.learning_rate, **group} for group in method.parameter_groups()],
@@ -178,6 +184,8 @@ class Trainer:
         factor = learning_rate_factor(self.spec.training, step, self.total)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
+        if self.block is not None:
+            step = step * self.spec.num_blocks + self.block
         torch.manual_seed(seeds.derive(self.spec.seed, "dropout", step))
         self.network.train()
         with autocast(self.spec.compute, self.device):

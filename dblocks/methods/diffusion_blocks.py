@@ -17,7 +17,9 @@ from dblocks.training import Step
 
 def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
     """The block that `step` trains: independent uniform draws (`iid`, the paper's), or every block once in
-    each round of B steps, shuffled (`rounds`)."""
+    each round of B steps, shuffled (`rounds`) or in turn (`turns`)."""
+    if order == "turns":
+        return step % num_blocks
     if order == "iid":
         return seeds.derive(seed, "block", step) % num_blocks
     round_, position = divmod(step, num_blocks)

@@ -85,6 +85,9 @@ class ComputeSpec(Part):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on CUDA only.")
     deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
+    checkpoint_activations: bool = Field(
+        False, description="Keep only what each layer is given and run it again in backward: less memory, more time."
+    )
 
 
 class LoggingSpec(Part):

@@ -22,6 +22,7 @@ PARTS_OF_TASK = {
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
+WITHOUT_LAYERS = ("autoencoder",)  # networks that are not made of transformer layers
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
     "name",
@@ -29,6 +30,7 @@ MASKED_FIELDS = {
     "layers_per_block",
     "overlap",
     "block_order",
+    "schedule",
     "embedders",
     "target_table",
     "adaln",
@@ -83,6 +85,8 @@ class RunSpec(Part):
             name = getattr(self, section).name
             if name not in fits[section]:
                 raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
+        if self.compute.checkpoint_activations and self.network.name in WITHOUT_LAYERS:
+            raise ValueError(f"compute.checkpoint_activations: network {self.network.name} has no transformer layers")
         if isinstance(self.task, MaskedTextSpec) and isinstance(self.method, DiffusionBlocksSpec):
             for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
                 if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
@@ -118,6 +122,11 @@ class RunSpec(Part):
     def with_identities(self, identities: dict[str, str]) -> RunSpec:
         """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
         return self.model_copy(update={"generation": self.generation.with_identities(identities)})
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether each block is trained by a job of its own."""
+        return isinstance(self.method, DiffusionBlocksSpec) and self.method.schedule == "parallel"
 
     @property
     def num_blocks(self) -> int:

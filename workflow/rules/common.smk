@@ -35,6 +35,7 @@ onstart:
 wildcard_constraints:
     run="|".join(PLAN.runs) or "none",
     seed=r"\d+",
+    block=r"\d+",
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
