@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from dblocks import seeds
 from dblocks.block_run import block_weights, execute_block, join_blocks
 from dblocks.blocks import is_isolated, keep_block, owner_of
 from dblocks.budget import baseline_steps
 from dblocks.build import build
-from dblocks.checkpoint import checkpoints, load_verified
+from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.plan import make_plan
 from dblocks.record import read_record
-from dblocks.run import execute
+from dblocks.run import execute, read_spec
 from dblocks.runlog import read_log
 from dblocks.spec import DiffusionBlocksSpec
 from dblocks.training import Trainer, learning_rate_factor
@@ -77,8 +78,6 @@ def test_parallel_blocks_are_what_a_plain_loop_over_their_updates_gives(spec_fil
         for update in range(updates):
             factor = learning_rate_factor(spec.training, update, updates)
             optimizer.param_groups[0]["lr"] = spec.training.learning_rate * factor
-            from dblocks import seeds
-
             torch.manual_seed(seeds.derive(spec.seed, "dropout", 3 * update + block))
             method.network.train()
             result = method.training_step(3 * update + block)
@@ -121,7 +120,7 @@ def test_the_joined_log_has_every_blocks_losses(spec_file, digits_folder):
 def test_a_blocks_job_holds_its_own_parameters_alone(spec_file, digits_folder, digits):
     path = spec_file(PARALLEL)
     execute_block(path, 2, digits_folder)
-    spec = resolve_spec(path)
+    spec = read_spec(path)
     whole, _ = build(spec, digits, CPU)
     kept = block_weights(path.parent / "blocks" / "2")
     owners = {owner_of(whole.network, name) for name in kept}
@@ -134,12 +133,6 @@ def test_a_blocks_job_holds_its_own_parameters_alone(spec_file, digits_folder, d
     held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in alone.network.parameters() if p.requires_grad}
     assert sum(p.numel() for p in alone.network.parameters()) < 0.5 * sum(p.numel() for p in whole.network.parameters())
-
-
-def resolve_spec(path: Path):
-    from dblocks.run import read_spec
-
-    return read_spec(path)
 
 
 def test_only_own_embedders_isolate(tiny_spec, built):
@@ -172,13 +165,11 @@ def test_joining_refuses_blocks_that_differ_in_what_they_share(spec_file, digits
     for block in (1, 2, 3):
         execute_block(path, block, digits_folder)
     folder = path.parent / "blocks" / "2"
-    from dblocks.checkpoint import save_verified
-
     changed = block_weights(folder)
     changed["table.weight"] = changed["table.weight"] + 1
     new = save_verified(folder, "weights", {"network": changed})
     (folder / "block.json").write_text(json.dumps({"block": 2, "weights": new.name}))
-    method, _ = build(resolve_spec(path), digits, CPU)
+    method, _ = build(read_spec(path), digits, CPU)
     with pytest.raises(UserError, match=r"differ in table\.weight"):
         join_blocks(path.parent, method.network)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile
 
 from dblocks.blocks import keep_block
@@ -60,12 +59,12 @@ def test_checkpointed_activations_are_what_a_real_step_holds(run, tmp_path):
     assert held < 0.8 * accounted.account.activations
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("alone", [False, True])
+BOTH = [(run, False) for run in RUNS] + [(run, True) for run in RUNS if run.endswith("/diffusion_blocks")]
+
+
+@pytest.mark.parametrize(("run", "alone"), BOTH)
 def test_parameters_gradients_and_optimiser_state_are_those_of_training(run, alone, tmp_path):
     spec = small(run)
-    if alone and spec.num_blocks == 1:
-        pytest.skip("the whole network is its only block")
     spec = spec.changed(ISOLATED) if alone else spec
     method, _ = build(spec, made_up_data(spec, tmp_path / "real"), CPU)
     fake = build_without_numbers(spec, tmp_path / "accounted")
@@ -90,13 +89,10 @@ def size(tensors) -> int:
 
 
 def test_a_networks_tensors_have_no_content(tmp_path):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     spec = accounting_spec(resolve("dit_imagenet/end_to_end", "paper"), 2)
     method = build_without_numbers(spec, tmp_path / "data")
-    weights = size(method.network.parameters())
-    account_part(spec, method)
-    assert weights > 1.8e9
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < weights / 4
+    assert size(method.network.parameters()) > 1.8e9
+    assert all(isinstance(parameter, FakeTensor) for parameter in method.network.parameters())
 
 
 def taken(name: str) -> dict[str, float]:
