@@ -13,14 +13,16 @@ from dblocks.errors import Interrupted, UserError
 
 def run(options: argparse.Namespace) -> None:
     """Train, evaluate and record one run."""
-    from dblocks.run import execute
+    from dblocks.processes import start_together
+    from dblocks.run import execute, read_spec
     from dblocks.slurm import requeue
 
+    start_together(read_spec(options.spec).compute.gpus, sys.argv[1:])
     try:
         needs = dict(options.need)
         print(execute(options.spec, options.data.parent, options.wandb, not options.quiet, needs))
     except Interrupted as stop:
-        if stop.progress:
+        if stop.progress and os.environ.get("RANK", "0") == "0":
             requeue()
         raise
 

@@ -31,6 +31,8 @@ def identity(spec: RunSpec) -> str:
     for section, field in later:
         if section[field] in (None, False):
             del section[field]
+    if spec.compute.gpus == 1:
+        del content["compute"]["gpus"]
     if not spec.in_parallel:
         content["method"].pop("schedule", None)
     content["fingerprint"] = data_fingerprint(spec.data)

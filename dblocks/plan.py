@@ -238,7 +238,7 @@ def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG
     """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
     if command_line.seeds is not None:
         return command_line.seeds
-    days = spec.resources.gpu * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
+    days = spec.gpu_count * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
     return 1 if days else load_scales(config_dir)[spec.scale].seeds
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
 from dblocks.config import first_error
 from dblocks.data.files import sha256_of, write_atomically
@@ -65,14 +66,35 @@ def execute(
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
-    with owned(spec_path.parent):
-        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
+    with processes.joined(spec):
+        if not processes.is_first():
+            return assist(spec, spec_path.parent, data_folder)
+        with owned(spec_path.parent):
+            return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
+
+
+def assist(spec: RunSpec, folder: Path, data_folder: Path) -> Path:
+    """The part of a process that is not the first: to train along, if there is something to train."""
+    import torch
+
+    from dblocks.build import build
+    from dblocks.machine import pick_device
+    from dblocks.training import Trainer
+
+    if processes.same_for_all(False):
+        device = pick_device(spec.compute)
+        torch.set_num_threads(spec.compute.threads)
+        torch.use_deterministic_algorithms(spec.compute.deterministic)
+        method, _ = build(spec, PreparedData(data_folder), device)
+        Trainer(spec, method, total_steps(spec), folder, device).run()
+    return folder / RECORD
 
 
 def _execute(
     spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool, needs: dict[str, Path]
 ) -> Path:
     if finished(folder):
+        processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
     with remembered_failure(folder), interrupt_on_sigterm() as attempt:
@@ -186,6 +208,7 @@ def trained_weights(
     from dblocks.training import Trainer
 
     found = sorted(folder.glob("weights-*.pt"))
+    processes.same_for_all(not found)
     if not found and spec.in_parallel:
         found = [join_blocks(folder, method.network)]
     elif not found:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.noise import NoiseLevel
+from dblocks.processes import own_share
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
 from dblocks.training import Step
@@ -43,7 +44,8 @@ class DiffusionBlocksMethod:
         block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.spec.method.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         sigma, epsilon = self.model.noise_draws(block, len(batch.targets), draws)
-        loss = self.model.training_loss(block, batch.inputs, batch.targets, sigma, epsilon)
+        inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
+        loss = self.model.training_loss(block, inputs, targets, sigma, epsilon)
         return Step(loss, block, sigma)
 
     def predictors(self) -> dict[str, Predictor]:

@@ -22,6 +22,11 @@ PARTS_OF_TASK = {
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
+# what several processes can train together
+SHARED = {
+    "task": ("classification", "masked_text", "image_generation"),
+    "method": ("end_to_end", "diffusion_blocks"),
+}
 WITHOUT_LAYERS = ("autoencoder",)  # networks that are not made of transformer layers
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
@@ -78,6 +83,22 @@ class RunSpec(Part):
         return {"name": task} if isinstance(task, str) else task
 
     @model_validator(mode="after")
+    def _can_be_shared(self):
+        """Several processes take shares of a batch: equal ones, of a loss that is a mean over samples."""
+        gpus, method = self.compute.gpus, self.method
+        if gpus == 1:
+            return self
+        if self.task.name not in SHARED["task"] or method.name not in SHARED["method"]:
+            raise ValueError(f"compute.gpus {gpus}: task {self.task.name} by {method.name} trains on one")
+        if self.training.batch_size % gpus:
+            raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
+        if getattr(method, "weighting", None) == "official":
+            raise ValueError(f"compute.gpus {gpus}: weighting 'official' is no mean over samples, it trains on one")
+        if self.in_parallel:
+            raise ValueError(f"compute.gpus {gpus}: with method.schedule 'parallel' each block's job has one")
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self):
         """A task's networks and methods; nothing is set that its methods would not read."""
         fits = PARTS_OF_TASK[self.task.name]
@@ -122,6 +143,11 @@ class RunSpec(Part):
     def with_identities(self, identities: dict[str, str]) -> RunSpec:
         """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
         return self.model_copy(update={"generation": self.generation.with_identities(identities)})
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that its job asks for."""
+        return self.resources.gpu * self.compute.gpus
 
     @property
     def in_parallel(self) -> bool:

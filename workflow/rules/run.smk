@@ -18,7 +18,7 @@ rule block:
         f"{ROOT}/benchmarks/{{run}}/seed{{seed}}-block{{block}}.tsv"
     threads: lambda wildcards: spec_of(wildcards).compute.threads
     resources:
-        gpu=lambda wildcards: spec_of(wildcards).resources.gpu,
+        gpu=lambda wildcards: spec_of(wildcards).gpu_count,
         mem_mb=lambda wildcards: spec_of(wildcards).resources.mem_mb,
         runtime=lambda wildcards: spec_of(wildcards).resources.runtime_minutes,
     shell:
@@ -42,7 +42,7 @@ rule run:
         f"{ROOT}/benchmarks/{{run}}/seed{{seed}}.tsv"
     threads: lambda wildcards: spec_of(wildcards).compute.threads
     resources:
-        gpu=lambda wildcards: spec_of(wildcards).resources.gpu,
+        gpu=lambda wildcards: spec_of(wildcards).gpu_count,
         mem_mb=lambda wildcards: spec_of(wildcards).resources.mem_mb,
         runtime=lambda wildcards: spec_of(wildcards).resources.runtime_minutes,
     params:
