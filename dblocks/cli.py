@@ -92,6 +92,42 @@ def tables(options: argparse.Namespace) -> None:
         print(path)
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write the report of one scale, a single HTML page, from table plans or from whatever records there are."""
+    from dblocks.report.build_tables import plans_from_records, read_plan
+    from dblocks.report.page import write_page
+
+    if options.from_records:
+        plans = [plan for plan in plans_from_records(options.from_records) if plan.scale == options.scale]
+    else:
+        plans = [read_plan(path) for path in options.plans]
+    print(write_page(plans, options.to))
+
+
+def wandb_reports(options: argparse.Namespace) -> None:
+    """Write a W&B report a table and an overview as JSON; with --push send them to W&B."""
+    from dblocks.report.build_tables import read_plan
+    from dblocks.report.wandb_reports import push_reports, write_reports
+
+    make = push_reports if options.push else write_reports
+    for path in make([read_plan(path) for path in options.plans], options.folder):
+        print(path)
+
+
+def wandb_sync(options: argparse.Namespace) -> None:
+    """Upload a finished run to W&B, once."""
+    from dblocks.report.wandb_sync import sync
+
+    print(sync(options.record, options.to))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print two sets of records side by side."""
+    from dblocks.report.compare import compare
+
+    print(compare(options.a, options.b))
+
+
 def show(options: argparse.Namespace) -> None:
     """Print the tables of a scale and where they lie."""
     folder = Path(options.results) / options.scale / "tables"
@@ -216,6 +252,29 @@ def parser() -> argparse.ArgumentParser:
         tables,
         ("--from-records", {"type": Path, "required": True, "help": "folder with record.json files below it"}),
         ("--to", {"type": Path, "help": "where <scale>/tables go (default: the same folder)"}),
+    )
+    verb(
+        report,
+        ("plans", {"nargs": "*", "type": Path, "help": "results/<scale>/plans/<table>.json of each table"}),
+        ("--from-records", {"type": Path, "help": "instead of plans: a folder with record.json files below it"}),
+        ("--scale", {"default": "smoke", "help": "of those records (default: %(default)s)"}),
+        ("--to", {"type": Path, "required": True, "help": "the page's file; best in results/<scale>"}),
+    )
+    verb(
+        compare,
+        ("a", {"type": Path, "help": "folder with record.json files below it"}),
+        ("b", {"type": Path, "help": "another"}),
+    )
+    verb(
+        wandb_reports,
+        ("plans", {"nargs": "+", "type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--push", {"action": "store_true", "help": "create or renew them at W&B, and write their addresses"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the files go"}),
+    )
+    verb(
+        wandb_sync,
+        ("record", {"type": Path, "help": "record.json of a finished run"}),
+        ("--to", {"type": Path, "required": True, "help": "file that says it was uploaded"}),
     )
     verb(
         show,

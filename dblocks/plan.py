@@ -62,6 +62,12 @@ class Plan:
         """Whether a run has its record."""
         return (self.folder(run, seed) / RECORD).exists()
 
+    def finished_runs(self) -> list[tuple[str, int]]:
+        """(run, seed) of every run that has its record."""
+        return [
+            (run, spec.seed) for run, specs in self.runs.items() for spec in specs if self.is_recorded(run, spec.seed)
+        ]
+
     def check_gpu(self) -> None:
         """For jobs on this very machine. Raises: UserError if some of them want CUDA and there is no GPU."""
         wanting = [

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from dblocks.claims import TablePlan, judge, load_claims
+from dblocks.claims import TablePlan, Verdict, judge, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, load_scales, read_yaml, resolve
+from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.measure.measurement import Measurement, read_measurement
@@ -19,22 +20,28 @@ from dblocks.tables import Cell, load_tables, table_cells
 Found = Sequence[tuple[str, Record]]
 
 
-def build_table(plan: TablePlan, folder: Path) -> list[Path]:
-    """Write one table's files into `folder` and return their paths.
+def judged_cells(plan: TablePlan) -> tuple[list[Cell], list[Verdict]]:
+    """The cells of a table and the verdicts on its claims.
 
     Raises: UserError naming a record that is missing, broken or of another run.
     """
     cells = cells_of(plan)
     trend = plan.scale != "paper" or not all(cell.comparable for cell in cells)
-    verdicts = [judge(claim, cells, trend) for claim in plan.claims]
-    return write_table(folder, plan.table, cells, verdicts, plan.scale)
+    return cells, [judge(claim, cells, trend) for claim in plan.claims]
+
+
+def build_table(plan: TablePlan, folder: Path) -> list[Path]:
+    """Write one table's files into `folder` and return their paths; errors as `judged_cells`."""
+    return write_table(folder, plan.table, *judged_cells(plan), plan.scale)
 
 
 def build_figure(plan: TablePlan, folder: Path) -> Path:
     """Draw one table's figure into `folder` and return its path."""
-    from dblocks.report.figures import write_figure
+    from dblocks.report.page_figures import stacked_bars
 
-    return write_figure(folder / f"{plan.table.table}.svg", plan.table, cells_of(plan))
+    path = folder / f"{plan.table.table}.svg"
+    write_atomically(path, stacked_bars(plan.table, cells_of(plan)))
+    return path
 
 
 def cells_of(plan: TablePlan) -> list[Cell]:
@@ -53,7 +60,18 @@ def read_plan(path: Path) -> TablePlan:
 
 
 def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DIR) -> list[Path]:
-    """Build every table that any record below `source` belongs to, one folder a scale, scheduling nothing.
+    """Build every table that any record below `source` belongs to, one folder a scale, scheduling nothing; errors
+    and choices as `plans_from_records`."""
+    written = []
+    for plan in plans_from_records(source, config_dir):
+        written += build_table(plan, target / plan.scale / "tables")
+        if plan.table.figure:
+            written.append(build_figure(plan, target / plan.scale / "tables"))
+    return written
+
+
+def plans_from_records(source: Path, config_dir: Path = CONFIG_DIR) -> list[TablePlan]:
+    """The plan of every table that any record below `source` belongs to, by scale.
 
     A row takes the records of the run that today's configuration resolves to; where there are none, those
     of its experiment and variant, if they are of one run.
@@ -63,7 +81,7 @@ def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DI
     measured = [(str(path), read_measurement(path)) for path in sorted(source.rglob(MEASUREMENT))]
     if not records and not measured:
         raise UserError(f"{source}: no {RECORD} below it")
-    written, tables = [], load_tables(config_dir)
+    plans, tables = [], load_tables(config_dir)
     claims = load_claims(tables, config_dir)
     scales = {record.spec.scale for _, record in records} | {m.request.scale for _, m in measured}
     for scale in sorted(scales):
@@ -81,12 +99,10 @@ def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DI
                     missing={run: "no record" for run, there in found.items() if not there},
                     measurements=taken,
                 )
-                written += build_table(plan, target / scale / "tables")
-                if table.figure:
-                    written.append(build_figure(plan, target / scale / "tables"))
-    if not written:
+                plans.append(plan)
+    if not plans:
         raise UserError(f"{source}: its records fit no row of config/tables")
-    return written
+    return plans
 
 
 def rows_records(run: str, scale: str, records: Found, config_dir: Path = CONFIG_DIR) -> list[tuple[str, Record]]:

@@ -48,6 +48,11 @@ def spec_of(wildcards):
     return PLAN.spec(wildcards.run, int(wildcards.seed))
 
 
+def wandb_files(suffix):
+    """The files of all W&B reports."""
+    return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.tables, "overview")]
+
+
 def table_files(table):
     """The files that make up a table."""
     suffixes = ("csv", "md", "tex", "svg") if PLAN.tables[table].figure else ("csv", "md", "tex")

@@ -1,0 +1,133 @@
+"""The report: one self-contained HTML page a scale, from table plans and the records they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from dblocks.claims import TablePlan, Verdict
+from dblocks.data.files import write_atomically
+from dblocks.errors import UserError
+from dblocks.report.build_tables import judged_cells
+from dblocks.report.page_figures import dot_plot, noise_partition, stacked_bars
+from dblocks.report.run_views import RunView, data_uri, run_view
+from dblocks.report.table_files import grid, provenance
+from dblocks.tables import Cell, percentage
+
+TEMPLATES = Path(__file__).parent / "templates"
+MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page: its address and what it shows, in words."""
+
+    address: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table with its pictures.
+
+    Attributes:
+        header, body: the table's text; each cell of the body with the name of its run where it was measured.
+    """
+
+    plan: TablePlan
+    header: list[str]
+    body: list[list[tuple[str, str | None]]]
+    provenance: str
+    verdicts: list[Verdict]
+    pictures: list[Picture]
+
+
+def write_page(plans: Sequence[TablePlan], target: Path) -> Path:
+    """Write the report of `plans`, all of one scale, to `target`; files beside records are linked relative to it.
+
+    Raises: UserError if there is no plan, or a record is missing or broken.
+    """
+    if not plans:
+        raise UserError(f"{target}: no tables to report")
+    judged = {plan.table.table: judged_cells(plan) for plan in plans}
+    views = run_views(plans, target.parent)
+    tables = [table_view(plan, *judged[plan.table.table]) for plan in plans]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["svg_uri"] = svg_uri
+    page = environment.get_template("report.html.j2").render(
+        scale=plans[0].scale,
+        facts=facts(views),
+        tables=tables,
+        runs=views,
+        marks=MARKS,
+        partition=noise_partition(),
+        style=(TEMPLATES / "report.css").read_text(),
+    )
+    write_atomically(target, page)
+    return target
+
+
+def run_views(plans: Sequence[TablePlan], folder: Path) -> list[RunView]:
+    """Every run that a table reads, once, in the tables' order."""
+    seeds: dict[Path, dict[Path, None]] = {}
+    for plan in plans:
+        for path in (Path(path) for paths in plan.records.values() for path in paths):
+            seeds.setdefault(path.parent.parent, {})[path] = None
+    return [run_view(list(paths), folder) for paths in seeds.values()]
+
+
+def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict]) -> TableView:
+    """A table as the page shows it."""
+    header, *rows = grid(plan.table, cells)
+    body = []
+    for row, line in zip(plan.table.rows, rows, strict=True):
+        recorded = [cell for cell in cells if cell.metrics and cell.measurement is None]
+        own = {cell.text(): cell for cell in recorded if cell.row == row.row}
+        body.append([(text, run_of(own[text]) if text in own else None) for text in line])
+    pictures = []
+    if plan.table.figure:
+        pictures.append(
+            Picture(svg_uri(stacked_bars(plan.table, cells)), f"{plan.table.title}, bars of the table above")
+        )
+    for column in plan.table.columns:
+        of_column = [cell for cell in cells if cell.column == column]
+        if plan.table.figure or len({cell.label for cell in of_column if cell.metrics}) > 1:
+            continue  # drawn already, or rows of different metrics, which share no axis
+        if (drawn := dot_plot(column, of_column)) is not None:
+            values = "; ".join(f"{cell.row} {cell.text()}" for cell in of_column if cell.metrics)
+            pictures.append(Picture(svg_uri(drawn), f"{column.label} by row: {values}"))
+    return TableView(plan, header, body, provenance(cells, plan.scale, plan.table), verdicts, pictures)
+
+
+def run_of(cell: Cell) -> str:
+    """The name of a measured cell's run, its anchor in the page."""
+    return Path(cell.records[0]).parent.parent.name
+
+
+def facts(views: Sequence[RunView]) -> dict[str, str]:
+    """What was run, in a few words each: seeds, commits, devices, share of the paper's budget, time."""
+    records = [record for view in views for record in view.records.values()]
+    if not records:
+        return {"Measured": "nothing yet"}
+    budgets = [record.budget for record in records]
+    seconds = sum(record.train_seconds + record.evaluate_seconds for record in records)
+    commits = sorted({record.machine.commit or "none: not in a repository" for record in records})
+    return {
+        "Seeds": ", ".join(map(str, sorted({record.spec.seed for record in records}))),
+        "Runs": f"{len(views)}, {len(records)} with their seeds",
+        "Budget": f"{percentage(min(budgets))} to {percentage(max(budgets))} of the paper's training samples",
+        "Device": "; ".join(sorted({record.machine.device for record in records})),
+        "Commit": ", ".join(commit[:12] + ("-dirty" if "dirty" in commit[12:] else "") for commit in commits),
+        "Time": f"{seconds / 3600:.2g} hours of training and evaluation, over all runs",
+        "Finished": max(record.finished for record in records).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def svg_uri(text: str) -> str:
+    """SVG text as an address."""
+    return data_uri(text.encode(), "image/svg+xml")
