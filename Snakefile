@@ -1,4 +1,5 @@
-"""DiffusionBlocks' tables. Targets: all, table_1 … (one a table), data.
+"""DiffusionBlocks' tables. Targets: all, table_1 … (one a table), report, wandb_reports, wandb_sync,
+data.
 
 Scale, seeds and directories are set by `--config`; config/README.md lists every knob.
 """
@@ -17,6 +18,9 @@ from dblocks.plan import make_plan
 container: "envs/dblocks.sif"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
@@ -25,6 +29,7 @@ include: "workflow/rules/run.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/wandb.smk"
 
 
 localrules:
@@ -35,3 +40,5 @@ rule all:
     default_target: True
     input:
         [table_files(table) for table in PLAN.tables],
+        rules.report.output,
+        rules.wandb_reports.input,

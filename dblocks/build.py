@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from dblocks import seeds
+from dblocks.blocks import keep_block
 from dblocks.budget import baseline_steps
 from dblocks.data.prepared import PreparedData
 from dblocks.machine import wants_compile
@@ -26,6 +29,7 @@ from dblocks.networks.dit import DiTDenoiser
 from dblocks.networks.huginn import Huginn, HuginnDenoiser
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
+from dblocks.networks.transformer import TransformerLayer
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
@@ -37,11 +41,14 @@ from dblocks.tasks.image_reconstruction import ImageReconstruction
 from dblocks.tasks.masked_text import MASK, MaskedText
 
 
-def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None) -> tuple[Any, Any]:
+def build(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None, block: int | None = None
+) -> tuple[Any, Any]:
     """(method, task) of a run, weights initialised as a function of the seed.
 
     Args:
         needs: what its evaluation reads besides the data.
+        block: cut the network to this block before it goes to the device; its weights are those of the whole one.
     """
     makers = {
         "classification": build_classification,
@@ -51,13 +58,24 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs 
         "image_reconstruction": build_image_reconstruction,
     }
     method, task = makers[spec.task.name](spec, data, device, needs or Needs())
+    if block is not None:
+        keep_block(method.network, block)
     if not any(parameter.is_meta for parameter in method.network.parameters()):  # measure/memory.py holds no numbers
         method.network.to(device)
+    if spec.compute.checkpoint_activations:
+        checkpoint_layers(method.network)
     if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
         # layer by layer: all layers share one compiled graph, whichever blocks they are in
         for layer in method.network.layers:
             layer.compile()
     return method, task
+
+
+def checkpoint_layers(network: torch.nn.Module) -> None:
+    """Have every layer keep only what it is given, and run again in backward; the numbers stay the same."""
+    for module in network.modules():
+        if isinstance(module, TransformerLayer):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
 def build_masked_text(

@@ -13,12 +13,27 @@ from dblocks.errors import Interrupted, UserError
 
 def run(options: argparse.Namespace) -> None:
     """Train, evaluate and record one run."""
-    from dblocks.run import execute
+    from dblocks.processes import start_together
+    from dblocks.run import execute, read_spec
     from dblocks.slurm import requeue
 
+    start_together(read_spec(options.spec).compute.gpus, sys.argv[1:])
     try:
         needs = dict(options.need)
         print(execute(options.spec, options.data.parent, options.wandb, not options.quiet, needs))
+    except Interrupted as stop:
+        if stop.progress and os.environ.get("RANK", "0") == "0":
+            requeue()
+        raise
+
+
+def block(options: argparse.Namespace) -> None:
+    """Train one block of a run whose blocks are trained in parallel."""
+    from dblocks.block_run import execute_block
+    from dblocks.slurm import requeue
+
+    try:
+        print(execute_block(options.spec, options.block, options.data.parent, not options.quiet))
     except Interrupted as stop:
         if stop.progress:
             requeue()
@@ -101,6 +116,30 @@ def report(options: argparse.Namespace) -> None:
     else:
         plans = [read_plan(path) for path in options.plans]
     print(write_page(plans, options.to))
+
+
+def wandb_reports(options: argparse.Namespace) -> None:
+    """Write a W&B report a table and an overview as JSON; with --push send them to W&B."""
+    from dblocks.report.build_tables import read_plan
+    from dblocks.report.wandb_reports import push_reports, write_reports
+
+    make = push_reports if options.push else write_reports
+    for path in make([read_plan(path) for path in options.plans], options.folder):
+        print(path)
+
+
+def wandb_sync(options: argparse.Namespace) -> None:
+    """Upload a finished run to W&B, once."""
+    from dblocks.report.wandb_sync import sync
+
+    print(sync(options.record, options.to))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print two sets of records side by side."""
+    from dblocks.report.compare import compare
+
+    print(compare(options.a, options.b))
 
 
 def show(options: argparse.Namespace) -> None:
@@ -186,6 +225,13 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     verb(
+        block,
+        ("spec", {"type": Path, "help": "spec.json of the run; everything is written to blocks/<block> beside it"}),
+        ("block", {"type": int, "help": "1, 2, …; 1 is the noisiest"}),
+        ("--data", {"type": Path, "required": True, "help": "manifest.json of the prepared data set"}),
+        ("--quiet", {"action": "store_true", "help": "no progress bar"}),
+    )
+    verb(
         prepare,
         ("name", {"help": "data set"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where data sets lie (default: %(default)s)"}),
@@ -245,6 +291,22 @@ def parser() -> argparse.ArgumentParser:
         ("--from-records", {"type": Path, "help": "instead of plans: a folder with record.json files below it"}),
         ("--scale", {"default": "smoke", "help": "of those records (default: %(default)s)"}),
         ("--to", {"type": Path, "required": True, "help": "the page's file; best in results/<scale>"}),
+    )
+    verb(
+        compare,
+        ("a", {"type": Path, "help": "folder with record.json files below it"}),
+        ("b", {"type": Path, "help": "another"}),
+    )
+    verb(
+        wandb_reports,
+        ("plans", {"nargs": "+", "type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--push", {"action": "store_true", "help": "create or renew them at W&B, and write their addresses"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the files go"}),
+    )
+    verb(
+        wandb_sync,
+        ("record", {"type": Path, "help": "record.json of a finished run"}),
+        ("--to", {"type": Path, "required": True, "help": "file that says it was uploaded"}),
     )
     verb(
         show,

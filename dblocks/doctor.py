@@ -135,7 +135,7 @@ def cost(plan: Plan, table: str) -> Mapping[str, str]:
     waiting = [
         spec for run in runs for spec in plan.runs[run] if not (plan.folder(run, spec.seed) / "record.json").exists()
     ]
-    hours = sum(spec.resources.gpu * spec.resources.runtime_minutes for spec in waiting) / 60
+    hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in waiting) / 60
     return {
         "table": table,
         "runs": f"{len(specs)}, {len(waiting)} to do",

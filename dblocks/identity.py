@@ -27,10 +27,19 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    later = ((content, "generation"), (content["training"], "ema_ramp"), (content["method"], "sigma_per"))
+    later = (
+        (content, "generation"),
+        (content["training"], "ema_ramp"),
+        (content["method"], "sigma_per"),
+        (content["compute"], "checkpoint_activations"),
+    )
     for section, field in later:
-        if section.get(field, ...) is None:
+        if section.get(field, ...) in (None, False):
             del section[field]
+    if spec.compute.gpus == 1:
+        del content["compute"]["gpus"]
+    if not spec.in_parallel:
+        content["method"].pop("schedule", None)
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

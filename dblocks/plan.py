@@ -19,7 +19,7 @@ from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
-from dblocks.record import RECORD
+from dblocks.record import BLOCK, RECORD
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
@@ -63,6 +63,12 @@ class Plan:
         """Whether a run has its record."""
         return (self.folder(run, seed) / RECORD).exists()
 
+    def finished_runs(self) -> list[tuple[str, int]]:
+        """(run, seed) of every run that has its record."""
+        return [
+            (run, spec.seed) for run, specs in self.runs.items() for spec in specs if self.is_recorded(run, spec.seed)
+        ]
+
     def check_gpu(self) -> None:
         """For jobs on this very machine. Raises: UserError if some of them want CUDA and there is no GPU."""
         wanting = [
@@ -78,6 +84,12 @@ class Plan:
 
     def spec(self, run: str, seed: int) -> RunSpec:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
+
+    def blocks_of(self, run: str, seed: int) -> list[Path]:
+        """The block.json files of a run whose blocks are trained in parallel; none of another."""
+        spec = self.runs[run][0]
+        blocks = range(1, spec.num_blocks + 1) if spec.in_parallel else ()
+        return [self.folder(run, seed) / "blocks" / str(block) / BLOCK for block in blocks]
 
     def records_of_row(self, run: str) -> list[Path]:
         """The record.json files of "<experiment>/<variant>", one a seed; none if it is skipped."""
@@ -258,7 +270,7 @@ def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG
     """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
     if command_line.seeds is not None:
         return command_line.seeds
-    days = spec.resources.gpu * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
+    days = spec.gpu_count * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
     return 1 if days else load_scales(config_dir)[spec.scale].seeds
 
 

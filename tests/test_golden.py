@@ -26,6 +26,7 @@ SAME_CODE = (
     "dit_imagenet/blocks_",
     "ar_lm1b/blocks_",
 )
+SAME_CODE += ("vit/isolated_", "dit_cifar10/isolated_")  # a field of the method, and the same steps in several jobs
 RUNS = [
     f"{name}/{variant}"
     for name, experiment in load_experiments().items()

@@ -47,11 +47,16 @@ class Saved:
         return nbytes(self.outside | {key: storage for layer in self.by_layer for key, storage in layer.items()})
 
     @property
+    def kept(self) -> int:
+        """Bytes between forward and backward if each layer keeps only its inputs."""
+        return nbytes(self.outside | self.inputs)
+
+    @property
     def checkpointed(self) -> int:
-        """Bytes saved if each layer keeps its inputs alone and is run again in backward: those, and one layer's."""
+        """Bytes saved if each layer keeps only its inputs and is run again in backward: those, and one layer's."""
         kept = self.outside | self.inputs
         again = [nbytes({k: s for k, s in layer.items() if k not in kept}) for layer in self.by_layer]
-        return nbytes(kept) + max(again, default=0)
+        return self.kept + max(again, default=0)
 
 
 def tensors_in(values: Any) -> list[Tensor]:

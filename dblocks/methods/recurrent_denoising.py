@@ -15,6 +15,7 @@ from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.recurrent_depth import curve_name
 from dblocks.networks.huginn import CachedContext, Context
 from dblocks.noise import NoiseLevel
+from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
 from dblocks.training import Step
 
@@ -27,10 +28,13 @@ class RecurrentDenoising(DiffusionBlocksMethod):
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         shape = batch.targets.shape
         sigma, epsilon = self.model.noise_draws(0, batch.targets.numel(), draws)
+        sigma, epsilon = sigma.view(shape), epsilon.view(*shape, -1)
         if method.sigma_per == "sequence":
-            sigma = sigma.view(shape)[:, :1].expand(shape).flatten()
-        context = Context(self.network, batch.inputs)
-        return Step(self.model.training_loss(0, context, batch.targets.flatten(), sigma, epsilon), None, sigma)
+            sigma = sigma[:, :1].expand(shape)
+        inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
+        sigma, context = sigma.flatten(), Context(self.network, inputs)
+        loss = self.model.training_loss(0, context, targets.flatten(), sigma, epsilon.flatten(0, 1))
+        return Step(loss, None, sigma)
 
     def predictors(self) -> dict[str, TextPredictor]:
         """At the main number of iterations, and at the others of the depth curve."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dblocks import seeds
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.networks.huginn import Huginn, HuginnReader
+from dblocks.processes import own_share
 from dblocks.spec import RecurrentDepthSpec, RunSpec
 from dblocks.text_generation import TextPredictor, sample_nucleus, write_on
 from dblocks.training import Step
@@ -44,8 +45,9 @@ class RecurrentDepth(EndToEnd):
         batch, method = self.task.batch(step), self.spec.method
         depth = depth_of_step(method, self.spec.network.iterations, self.spec.seed, step)
         state = self.network.start(batch.inputs.shape, seeds.generator(self.task.device, self.spec.seed, "state", step))
-        logits = self.network(batch.inputs, state, depth, method.backpropagated)
-        return Step(self.task.loss(logits, batch.targets))
+        inputs, targets, state = own_share(batch.inputs, batch.targets, state)
+        logits = self.network(inputs, state, depth, method.backpropagated)
+        return Step(self.task.loss(logits, targets))
 
     def predictors(self) -> dict[str, TextPredictor]:
         """At the main number of iterations, sampled from the nucleus and, as the denoiser writes, greedily; and at the

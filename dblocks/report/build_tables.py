@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dblocks.claims import TablePlan, Verdict, judge, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, load_scales, read_yaml, resolve
+from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.measure.measurement import Measurement, read_measurement
@@ -36,9 +37,11 @@ def build_table(plan: TablePlan, folder: Path) -> list[Path]:
 
 def build_figure(plan: TablePlan, folder: Path) -> Path:
     """Draw one table's figure into `folder` and return its path."""
-    from dblocks.report.figures import write_figure
+    from dblocks.report.page_figures import table_figure
 
-    return write_figure(folder / f"{plan.table.table}.svg", plan.table, cells_of(plan))
+    path = folder / f"{plan.table.table}.svg"
+    write_atomically(path, table_figure(plan.table, cells_of(plan)))
+    return path
 
 
 def cells_of(plan: TablePlan) -> list[Cell]:

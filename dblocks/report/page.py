@@ -12,7 +12,7 @@ from dblocks.claims import TablePlan, Verdict
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
-from dblocks.report.page_figures import dot_plot, noise_partition
+from dblocks.report.page_figures import dot_plot, noise_partition, table_figure
 from dblocks.report.run_views import RunView, data_uri, run_view
 from dblocks.report.table_files import grid, provenance
 from dblocks.tables import Cell, percentage
@@ -86,11 +86,18 @@ def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict]) 
     header, *rows = grid(plan.table, cells)
     body = []
     for row, line in zip(plan.table.rows, rows, strict=True):
-        own = {cell.text(): cell for cell in cells if cell.row == row.row and cell.metrics}
+        recorded = [cell for cell in cells if cell.metrics and cell.measurement is None]
+        own = {cell.text(): cell for cell in recorded if cell.row == row.row}
         body.append([(text, run_of(own[text]) if text in own else None) for text in line])
     pictures = []
+    if plan.table.figure:
+        pictures.append(
+            Picture(svg_uri(table_figure(plan.table, cells)), f"{plan.table.title}, a picture of the table above")
+        )
     for column in plan.table.columns:
         of_column = [cell for cell in cells if cell.column == column]
+        if plan.table.figure or len({cell.label for cell in of_column if cell.metrics}) > 1:
+            continue  # drawn already, or rows of different metrics, which share no axis
         if (drawn := dot_plot(column, of_column)) is not None:
             values = "; ".join(f"{cell.row} {cell.text()}" for cell in of_column if cell.metrics)
             pictures.append(Picture(svg_uri(drawn), f"{column.label} by row: {values}"))

@@ -1,6 +1,6 @@
 """The built parts of README.md: tables from committed records, and the tree from the files' first lines.
 
-A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree` or `<table> <scale>`.
+A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `costs <scale>` or `<table> <scale>`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import re
 import tempfile
 from pathlib import Path
 
+from dblocks.doctor import cost
 from dblocks.errors import UserError
+from dblocks.plan import make_plan
 from dblocks.report.build_tables import tables_from_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +46,27 @@ def tree() -> str:
     return "```\n" + "".join(f"{name.ljust(width)}  {text}\n" for name, text in lines.items()) + "```\n"
 
 
+def costs(scale: str) -> str:
+    """Jobs, GPU-hours and disk of every table at a scale, nothing of it made yet, in markdown."""
+    with tempfile.TemporaryDirectory() as nothing:
+        plan = make_plan({"scale": scale, "data_dir": nothing, "results_dir": nothing})
+        rows = [cost(plan, table) for table in plan.tables]
+    names = [name for name in rows[0] if name != "table"]
+    lines = [f"| table | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for row in rows:
+        shown = (row[name].partition(",")[0] for name in names)
+        lines.append(f"| {row['table'].replace('table_', '')} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def part(name: str) -> str:
+    """A built part by its name."""
+    if name == "tree":
+        return tree()
+    first, second = name.split()
+    return costs(second) if first == "costs" else reference_table(first, second)
+
+
 def reference_table(name: str, scale: str) -> str:
     """A table in markdown, built from the committed records, without its title."""
     with tempfile.TemporaryDirectory() as folder:
@@ -57,8 +80,7 @@ def built_readme(text: str) -> str:
     """README.md with every built part made anew."""
 
     def build(match: re.Match) -> str:
-        name = match["name"]
-        return match[1] + (tree() if name == "tree" else reference_table(*name.split())) + match[3]
+        return match[1] + part(match["name"]) + match[3]
 
     return PART.sub(build, text)
 

@@ -31,11 +31,16 @@ def history(line: dict[str, Any]) -> dict[str, float]:
     return {**losses, "learning_rate": line["learning_rate"], "seconds": line["seconds"]}
 
 
+def tag(text: str) -> str:
+    """A tag of W&B, which takes 64 characters."""
+    return text[:64]
+
+
 def tags(spec: RunSpec) -> list[str]:
-    """The scale, and each table and row the run fills; W&B takes 64 characters a tag."""
+    """The scale, and each table and row the run fills."""
     run = f"{spec.experiment}/{spec.variant}"
     rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if run in row.runs]
-    return list(dict.fromkeys(text[:64] for text in (spec.scale, *(part for pair in rows for part in pair))))
+    return list(dict.fromkeys(tag(text) for text in (spec.scale, *(part for pair in rows for part in pair))))
 
 
 @contextlib.contextmanager

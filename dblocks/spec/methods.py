@@ -80,8 +80,11 @@ class DiffusionBlocksSpec(Part):
     weighting: Literal["paper", "official", "none"] = Field(
         "none", description="w(σ) per sample; mean loss times mean w as the official code does; or no weight."
     )
-    block_order: Literal["iid", "rounds"] = Field(
-        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled."
+    block_order: Literal["iid", "rounds", "turns"] = Field(
+        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled or in turn."
+    )
+    schedule: Literal["sampled", "parallel"] = Field(
+        "sampled", description="One job that trains the block of each step, or a job a block and no communication."
     )
     embedders: Literal["shared", "own", "frozen"] = Field(
         "shared",
@@ -121,6 +124,11 @@ class DiffusionBlocksSpec(Part):
             raise ValueError(
                 f"embedders '{self.embedders}' isolates the blocks, so the target table they share must be "
                 "frozen: set target_table to 'frozen'"
+            )
+        if self.schedule == "parallel" and (self.embedders, self.block_order) != ("own", "turns"):
+            raise ValueError(
+                f"schedule 'parallel' trains blocks that share nothing, each in its turn: embedders '{self.embedders}' "
+                f"and block_order '{self.block_order}' must be 'own' and 'turns'"
             )
         return self
 

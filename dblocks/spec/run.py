@@ -26,6 +26,12 @@ PARTS_OF_TASK = {
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
+# what several processes can train together
+SHARED = {
+    "task": ("classification", "masked_text", "image_generation"),
+    "method": ("end_to_end", "diffusion_blocks"),
+}
+WITHOUT_LAYERS = ("autoencoder",)  # networks that are not made of transformer layers
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
     "name",
@@ -33,6 +39,7 @@ MASKED_FIELDS = {
     "layers_per_block",
     "overlap",
     "block_order",
+    "schedule",
     "embedders",
     "target_table",
     "adaln",
@@ -96,6 +103,22 @@ class RunSpec(Part):
         return {"name": task} if isinstance(task, str) else task
 
     @model_validator(mode="after")
+    def _can_be_shared(self):
+        """Several processes take shares of a batch: equal ones, of a loss that is a mean over samples."""
+        gpus, method = self.compute.gpus, self.method
+        if gpus == 1:
+            return self
+        if self.task.name not in SHARED["task"] or method.name not in SHARED["method"]:
+            raise ValueError(f"compute.gpus {gpus}: task {self.task.name} by {method.name} trains on one")
+        if self.training.batch_size % gpus:
+            raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
+        if getattr(method, "weighting", None) == "official":
+            raise ValueError(f"compute.gpus {gpus}: weighting 'official' is no mean over samples, it trains on one")
+        if self.in_parallel:
+            raise ValueError(f"compute.gpus {gpus}: with method.schedule 'parallel' each block's job has one")
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self):
         """A task's networks and methods; nothing is set that its methods would not read."""
         fits = PARTS_OF_TASK[self.task.name]
@@ -103,6 +126,8 @@ class RunSpec(Part):
             name = getattr(self, section).name
             if name not in fits[section]:
                 raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
+        if self.compute.checkpoint_activations and self.network.name in WITHOUT_LAYERS:
+            raise ValueError(f"compute.checkpoint_activations: network {self.network.name} has no transformer layers")
         if isinstance(self.task, MaskedTextSpec) and isinstance(self.method, DiffusionBlocksSpec):
             for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
                 if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
@@ -167,6 +192,16 @@ class RunSpec(Part):
         """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
         section = "task" if self.needs is self.task else "generation"
         return self.model_copy(update={section: self.needs.with_identities(identities)})
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that its job asks for."""
+        return self.resources.gpu * self.compute.gpus
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether each block is trained by a job of its own."""
+        return isinstance(self.method, DiffusionBlocksSpec) and self.method.schedule == "parallel"
 
     @property
     def num_blocks(self) -> int:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_every_run_has_a_record_a_log_and_a_benchmark(finished):
         assert (root / "logs" / run / "seed0.log").exists()
         assert (root / "benchmarks" / run / "seed0.tsv").exists()
         assert not list(path.parent.glob("step-*.pt"))
+
+
+def test_the_reports_are_there(finished):
+    root = finished / "results" / "smoke"
+    text = (root / "report.html").read_text()
+    assert all(f'id="{name}"' in text for name in TABLES)
+    assert {path.stem for path in (root / "wandb").glob("*.json")} == {*TABLES, "overview"}
+    assert not list((root / "wandb").glob("*.url"))  # nothing is sent unless asked
+
+
+def test_snakemakes_own_report_has_tables_and_page(finished, tmp_path):
+    ended_well(snakemake(finished, "all", "--report", tmp_path / "report.zip", *CONFIG))
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+    assert {f"{name}.csv" for name in TABLES} | {"report.html"} <= names
 
 
 def test_called_again_there_is_nothing_to_do(finished):

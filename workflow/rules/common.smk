@@ -35,6 +35,7 @@ onstart:
 wildcard_constraints:
     run="|".join(PLAN.runs) or "none",
     seed=r"\d+",
+    block=r"\d+",
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
@@ -46,6 +47,11 @@ wildcard_constraints:
 def spec_of(wildcards):
     """The RunSpec of a run's job."""
     return PLAN.spec(wildcards.run, int(wildcards.seed))
+
+
+def wandb_files(suffix):
+    """The files of all W&B reports."""
+    return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.tables, "overview")]
 
 
 def table_files(table):

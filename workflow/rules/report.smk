@@ -14,7 +14,12 @@ rule report:
         plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.tables],
         tables=[table_files(table) for table in PLAN.tables],
     output:
-        f"{ROOT}/report.html",
+        report(
+            f"{ROOT}/report.html",
+            caption="../report/page.rst",
+            category="Report page",
+            labels={"scale": PLAN.command_line.scale},
+        ),
     log:
         f"{ROOT}/logs/report.log",
     benchmark:

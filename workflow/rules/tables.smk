@@ -17,7 +17,12 @@ rule table:
         plan=f"{ROOT}/plans/{{table}}.json",
         records=lambda wildcards: [str(path) for path in PLAN.records_of(wildcards.table)],
     output:
-        csv=f"{ROOT}/tables/{{table}}.csv",
+        csv=report(
+            f"{ROOT}/tables/{{table}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
         md=f"{ROOT}/tables/{{table}}.md",
         tex=f"{ROOT}/tables/{{table}}.tex",
     log:
