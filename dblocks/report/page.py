@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class TableView:
     """One table with its pictures.
 
     Attributes:
-        header, body: the table's text; each cell of the body with the name of its run where it was measured.
+        header, body: the table's text; each cell of the body with the address of its run or measurement, if it has one.
     """
 
     plan: TablePlan
@@ -54,7 +55,7 @@ def write_page(plans: Sequence[TablePlan], target: Path) -> Path:
         raise UserError(f"{target}: no tables to report")
     judged = {plan.table.table: judged_cells(plan) for plan in plans}
     views = run_views(plans, target.parent)
-    tables = [table_view(plan, *judged[plan.table.table]) for plan in plans]
+    tables = [table_view(plan, *judged[plan.table.table], target.parent) for plan in plans]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -81,14 +82,13 @@ def run_views(plans: Sequence[TablePlan], folder: Path) -> list[RunView]:
     return [run_view(list(paths), folder) for paths in seeds.values()]
 
 
-def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict]) -> TableView:
-    """A table as the page shows it."""
+def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict], folder: Path) -> TableView:
+    """A table as the page in `folder` shows it."""
     header, *rows = grid(plan.table, cells)
     body = []
     for row, line in zip(plan.table.rows, rows, strict=True):
-        recorded = [cell for cell in cells if cell.metrics and cell.measurement is None]
-        own = {cell.text(): cell for cell in recorded if cell.row == row.row}
-        body.append([(text, run_of(own[text]) if text in own else None) for text in line])
+        own = {cell.text(): cell for cell in cells if cell.row == row.row and cell.metrics}
+        body.append([(text, address_of(own[text], folder) if text in own else None) for text in line])
     pictures = []
     if plan.table.figure:
         pictures.append(
@@ -104,9 +104,10 @@ def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict]) 
     return TableView(plan, header, body, provenance(cells, plan.scale, plan.table), verdicts, pictures)
 
 
-def run_of(cell: Cell) -> str:
-    """The name of a measured cell's run, its anchor in the page."""
-    return Path(cell.records[0]).parent.parent.name
+def address_of(cell: Cell, folder: Path) -> str:
+    """Where a cell's number comes from: its run's place in the page, or its measurement's file, seen from `folder`."""
+    path = Path(cell.records[0])
+    return f"#{path.parent.parent.name}" if cell.measurement is None else os.path.relpath(path, folder)
 
 
 def facts(views: Sequence[RunView]) -> dict[str, str]:

@@ -36,6 +36,7 @@ def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
         wr.BarPlot(title="peak memory, bytes", metrics=["peak_memory_bytes"]),
         wr.BarPlot(title="training, s", metrics=["train_seconds"]),
     ]
+    runsets = [run_set(row, plan) for row in table.rows if any(map(plan.records.get, row.runs))]
     return wr.Report(
         project=PROJECT,
         entity=entity,
@@ -44,10 +45,7 @@ def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
         width="fluid",
         blocks=[
             wr.MarkdownBlock(markdown(table, cells, verdicts, plan.scale)),
-            wr.PanelGrid(
-                runsets=[run_set(row, plan) for row in table.rows if any(map(plan.records.get, row.runs))],
-                panels=panels,
-            ),
+            *([wr.PanelGrid(runsets=runsets, panels=panels)] if runsets else []),  # of measurements W&B has no run
         ],
     )
 
