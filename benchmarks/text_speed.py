@@ -1,4 +1,4 @@
-"""Tokens per second of autoregressive text: training of AR, of one block and of four; text with and without a cache;
+"""Tokens per second of autoregressive text: training in one piece and in blocks, writing with and without a cache;
 and the ways to attend over [noisy | clean].
 
     python -m benchmarks.text_speed [--device cpu|cuda] [--rounds N] [--size tiny|paper] [--out FILE]
