@@ -26,7 +26,7 @@ from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
-from dblocks.networks.huginn import Huginn, HuginnDenoiser
+from dblocks.networks.huginn import Huginn, HuginnDenoiser, SandwichLayer
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.transformer import TransformerLayer
@@ -74,7 +74,7 @@ def build(
 def checkpoint_layers(network: torch.nn.Module) -> None:
     """Have every layer keep only what it is given, and run again in backward; the numbers stay the same."""
     for module in network.modules():
-        if isinstance(module, TransformerLayer):
+        if isinstance(module, TransformerLayer | SandwichLayer):
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 

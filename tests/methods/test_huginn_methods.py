@@ -140,6 +140,18 @@ def test_every_weight_is_trained(made, method):
 
 
 @METHODS
+def test_activation_checkpointing_keeps_the_numbers(made, method):
+    plain, kept = made(method)[0], made(method, {"compute": {"checkpoint_activations": True}})[0]
+    losses = [trained.training_step(2).loss for trained in (plain, kept)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    pairs = zip(plain.network.parameters(), kept.network.parameters(), strict=True)
+    assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
+    assert all("forward" in layer.__dict__ for layer in kept.network.layers)
+
+
+@METHODS
 def test_a_step_is_a_function_of_seed_and_step(made, method):
     losses = []
     for seed in (7, 8):
