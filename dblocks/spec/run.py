@@ -28,8 +28,8 @@ PARTS_OF_TASK = {
 }
 # what several processes can train together
 SHARED = {
-    "task": ("classification", "masked_text", "image_generation"),
-    "method": ("end_to_end", "diffusion_blocks"),
+    "task": ("classification", "masked_text", "autoregressive_text", "image_generation"),
+    "method": ("end_to_end", "diffusion_blocks", "recurrent_depth"),
 }
 WITHOUT_LAYERS = ("autoencoder",)  # networks that are not made of transformer layers
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space

@@ -13,7 +13,7 @@ from dblocks.build import build
 from dblocks.data.prepared import PreparedData
 from dblocks.needs import Needs
 from dblocks.training import Trainer
-from tests.tasks.test_autoregressive_text import spec_of
+from tests.tasks.test_autoregressive_text import DB, spec_of
 
 CPU = torch.device("cpu")
 NETWORK = {
@@ -149,6 +149,24 @@ def test_activation_checkpointing_keeps_the_numbers(made, method):
     pairs = zip(plain.network.parameters(), kept.network.parameters(), strict=True)
     assert all(torch.equal(a.grad, b.grad) for a, b in pairs)
     assert all("forward" in layer.__dict__ for layer in kept.network.layers)
+
+
+@pytest.mark.parametrize(
+    "fields", [(NETWORK, RECURRENT), (NETWORK, DENOISING), (DB,)], ids=["recurrent_depth", "huginn", "llama"]
+)
+def test_the_losses_of_two_halves_of_a_batch_are_those_of_the_whole(fields, tokens_folder, awaken, monkeypatch):
+    """What two processes train on together (dblocks/processes.py) is what one trains on."""
+    from dblocks.methods import recurrent_denoising, recurrent_depth, token_denoising
+
+    trained, _ = build(spec_of(*fields, {"training": {"batch_size": 4}}), PreparedData(tokens_folder), CPU)
+    awaken(trained.network, deviation=0.3)
+    whole, halves = trained.training_step(1).loss, []
+    for k in range(2):
+        for module in (recurrent_denoising, recurrent_depth, token_denoising):
+            monkeypatch.setattr(module, "own_share", lambda *parts, k=k: tuple(part.chunk(2)[k] for part in parts))
+        halves.append(trained.training_step(1).loss)
+    assert halves[0] != halves[1]
+    torch.testing.assert_close(sum(halves) / 2, whole)
 
 
 @METHODS
