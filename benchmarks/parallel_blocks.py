@@ -72,9 +72,7 @@ class Bench:
 
     def sampled(self, threads: int) -> tuple[float, Record]:
         """Seconds without evaluation, and the record, of one job that trains both blocks."""
-        path = self.write(
-            run_spec("dit_cifar10/diffusion_blocks", self.epochs, threads, "sampled"), f"sampled{threads}"
-        )
+        path = self.write(run_spec(self.epochs, threads, "sampled"), f"sampled{threads}")
         begin = time.monotonic()
         self.evaluate(path, threads)
         return self.training_seconds(begin, path)

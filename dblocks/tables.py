@@ -200,6 +200,11 @@ class Cell:
         return self.read or self.column
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it is counted, so that one value decides: no seed and no clock moves it."""
+        return self.measurement is not None and all(metric.spread is None for metric in self.metrics.values())
+
+    @property
     def measured(self) -> str:
         """The metric that is shown: the column's own, or its substitute."""
         return next((metric.name for metric in self.metrics.values()), self.wanted.metric)
@@ -364,10 +369,10 @@ def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[s
     """A cell of a measurement: one value, without seeds; the paper's stands beside it where the shapes are its own."""
     path, measurement = found or ("", None)
     metric = measurement and common["read"].of(measurement)
-    at_paper_shapes = measurement is not None and measurement.request.spec.scale == "paper"
+    scale = common["scale"] if measurement is None else measurement.request.spec.scale  # that of its shapes
     return Cell(
-        **common,
-        paper=paper if at_paper_shapes else None,
+        **{**common, "scale": scale},
+        paper=paper if measurement and scale == "paper" else None,
         metrics={0: metric} if metric else {},
         budget=None,
         records=(path,) if metric else (),

@@ -169,6 +169,20 @@ class Accountant:
             found.append(account_part(self.alone, method, step))
         return max(found, key=lambda part: part.account.total)
 
+    def peaks(self, device: torch.device) -> dict[str, int | None]:
+        """What CUDA's allocator gives out at most in real steps of each way; None where that does not fit."""
+        from dblocks.measure.allocated import allocated
+
+        checkpointed = {"compute": {"checkpoint_activations": True}}
+        ways = {
+            "whole": (self.baseline, None),
+            "whole_checkpointed": (self.baseline.changed(checkpointed), None),
+            "resident": (self.blocks, None),
+            "alone": (self.alone, 0),
+            "alone_checkpointed": (self.alone.changed(checkpointed), 0),
+        }
+        return {way: allocated(spec, device, self.folder / f"real-{way}", block) for way, (spec, block) in ways.items()}
+
 
 def decomposition(accountant: Accountant, whole: Part, alone: Part) -> dict[str, float]:
     """The reduction by one block alone, and what it becomes as its causes are taken away one after another.
@@ -192,6 +206,7 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
         accountant = Accountant(request, Path(name))
         whole, alone, resident = accountant.whole(), accountant.one_block(), accountant.resident()
         ratios = decomposition(accountant, whole, alone)
+        peaks = accountant.peaks(device) if device.type == "cuda" else {}
     ways = {
         "whole": whole.account,
         "whole_checkpointed": whole.checkpointed,
@@ -204,6 +219,8 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     metrics = []
     for way, found in ways.items():
         sizes = {**asdict(found), "total": found.total}
+        if peaks.get(way) is not None:
+            sizes["allocated"] = peaks[way]
         for part, value in sizes.items():
             metrics.append(Metric.measured(request.spec.data, f"{way}_{part}", value / MIB, **{**made, "unit": "MiB"}))
         ratios[f"{way}_reduction"] = whole.account.total / found.total

@@ -25,7 +25,7 @@ rule measure:
     threads: lambda wildcards: measuring_threads(wildcards.measurement)
     resources:
         gpu=lambda wildcards: PLAN.measuring_gpus(wildcards.measurement),
-        mem_mb=8000,
+        mem_mb=4000,
         runtime=30,
         slurm_extra=lambda wildcards: "'--exclusive'" if PLAN.is_timed(wildcards.measurement) else "",
     shell:
