@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dblocks import processes, seeds
-from dblocks.checkpoint import load_newest, save_checkpoint
+from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.machine import autocast
 from dblocks.runlog import RunLog
@@ -220,7 +220,12 @@ class Trainer:
         self._since = now
 
     def _log(self, log: RunLog, done: int, bar: Any) -> None:
-        losses = self.buffer.drain()
+        try:
+            losses = self.buffer.drain()
+        except TrainingFailed as error:
+            kept = checkpoints(self.folder)
+            last = f"last good checkpoint {kept[0].name}" if kept else "no checkpoint yet"
+            raise TrainingFailed(f"{error}; {last}") from None
         if losses:
             self._tick()
             rate = self.optimizer.param_groups[0]["lr"]

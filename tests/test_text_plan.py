@@ -89,7 +89,7 @@ def test_a_wrong_task_is_one_clear_line(task, message):
     ("run", "over", "message"),
     [
         ("ar_lm1b/end_to_end", {"data": {"name": "text8"}}, "'text8' has no documents or sentences"),
-        ("ar_lm1b/end_to_end", {"network": {"heads": 5}}, "width 64 is not a multiple of twice the heads 5"),
+        ("ar_lm1b/end_to_end", {"network": {"heads": 5}}, "width 48 is not a multiple of twice the heads 5"),
         ("ar_lm1b/diffusion_blocks", {"method": {"num_blocks": 5}}, "layers 12 cannot be cut evenly into 5"),
         ("ar_lm1b/diffusion_blocks", {"method": {"sigma_per": None}}, "sigma_per: task autoregressive_text needs it"),
         ("ar_lm1b/diffusion_blocks", {"method": {"label_token": "official"}}, "label_token: .* has no label"),

@@ -5,16 +5,6 @@ OUTPUTS: results/data/<dataset>-<tokenizer>-<hash>/tokenizer.json and manifest.j
 """
 
 
-def tokens_spec(wildcards):
-    """The spec.json of a run that trains on a folder of tokens."""
-    return str(PLAN.folder(PLAN.tokenized()[wildcards.tokens], 0) / "spec.json")
-
-
-def tokens_text(wildcards):
-    """The prepared text behind a folder of tokens."""
-    return str(PLAN.manifest(data_key(PLAN.runs[PLAN.tokenized()[wildcards.tokens]][0].data)))
-
-
 rule tokenizer:
     """A tokenizer trained on the training split, or a published one."""
     input:
