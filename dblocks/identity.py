@@ -28,13 +28,14 @@ def identity(spec: RunSpec) -> str:
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
     later = (
-        (content, "generation"),
-        (content["training"], "ema_ramp"),
-        (content["method"], "sigma_per"),
-        (content["compute"], "checkpoint_activations"),
+        (content, "generation", None),
+        (content["training"], "ema_ramp", None),
+        (content["training"], "optimizer", "adamw"),
+        (content["method"], "sigma_per", None),
+        (content["compute"], "checkpoint_activations", False),
     )
-    for section, field in later:
-        if section.get(field, ...) in (None, False):
+    for section, field, unset in later:
+        if section.get(field, ...) == unset:
             del section[field]
     if spec.compute.gpus == 1:
         del content["compute"]["gpus"]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
+from dblocks.published import Published, Source, beside
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
@@ -96,6 +98,8 @@ class Row(Part):
     paper: dict[str, float] = Field({}, description="The paper's values by metric.")
     paper_dataset: str | None = Field(None, description="Data set of its paper values; default: the table's.")
     note: str | None = None
+    marks: list[str] = Field([], description="The table's marks that this row bears.")
+    published: dict[str, Published] = Field({}, description="Its values in other publications, by source's key.")
 
     @property
     def runs(self) -> list[str]:
@@ -136,6 +140,8 @@ class Table(Part):
     columns: list[Column]
     rows: list[Row]
     figure: Figure | None = None
+    marks: dict[str, str] = Field({}, description="What a row may be, yes or no: heading by key.")
+    sources: dict[str, Source] = Field({}, description="Publications besides the paper, by key.")
 
     @property
     def runs(self) -> list[str]:
@@ -151,8 +157,14 @@ class Table(Part):
     def _names_fit(self):
         metrics = {column.metric for column in self.columns}
         for row in self.rows:
-            if unknown := set(row.paper) - metrics:
-                raise ValueError(f"row '{row.row}': paper value for {sorted(unknown)}, which is no column")
+            published = {metric for there in row.published.values() for metric in there.values}
+            for origin, values in (("paper", set(row.paper)), ("published", published)):
+                if unknown := values - metrics:
+                    raise ValueError(f"row '{row.row}': {origin} value for {sorted(unknown)}, which is no column")
+            if unknown := set(row.marks) - set(self.marks):
+                raise ValueError(f"row '{row.row}': marks {sorted(unknown)} are not in the table's {list(self.marks)}")
+            if unknown := set(row.published) - set(self.sources):
+                raise ValueError(f"row '{row.row}': published {sorted(unknown)} is none of the table's sources")
             if unknown := set(row.reads) - metrics:
                 raise ValueError(f"row '{row.row}': reads {sorted(unknown)}, which is no column")
             if not row.runs and row.measurement is None:
@@ -177,6 +189,8 @@ class Cell:
         measurement: where a measurement is read, what was measured.
         idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
         references: the same of the references of generated text, one a seed, where the column shows it.
+        published: other publications' values by source, under the same rule as the paper's.
+        marks: what the row is, by the table's marks.
     """
 
     table: str
@@ -193,6 +207,8 @@ class Cell:
     measurement: Measurement | None = None
     idle: tuple[int, ...] = ()
     references: tuple[float, ...] = ()
+    published: Mapping[str, float | None] = field(default_factory=dict)
+    marks: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def wanted(self) -> Column:
@@ -261,7 +277,9 @@ class Cell:
             "unit": self.column.unit,
             "scale": self.scale,
         }
-        return {**fixed, **text, "record": ";".join(self.records)}
+        more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}
+        more |= {source: "" if value is None else str(value) for source, value in self.published.items()}
+        return {**fixed, **text, "record": ";".join(self.records), **more}
 
     def text(self) -> str:
         """How the cell reads in a table: mean ± sd (n), or why it is empty."""
@@ -335,33 +353,44 @@ def table_cells(
             run, read = row.reading(column)
             common = {"table": table.table, "row": row.row, "column": column, "read": read, "scale": scale}
             common["paper_dataset"] = row.paper_dataset or table.paper_dataset
+            common["marks"] = {mark: mark in row.marks for mark in table.marks}
             paper = row.paper.get(column.metric)
             if column.source == "measurement":
                 cells.append(measured_cell(common, paper, (measurements or {}).get(row.measurement or "")))
             else:
-                cells.append(recorded_cell(common, paper, records.get(run, []), missing.get(run)))
+                others = partial(beside, table.sources, row.published, column.metric)
+                cells.append(recorded_cell(common, paper, records.get(run, []), missing.get(run), others))
     return cells
 
 
 def recorded_cell(
-    common: Mapping[str, Any], paper: float | None, found: Sequence[tuple[str, Record]], missing: str | None
+    common: Mapping[str, Any],
+    paper: float | None,
+    found: Sequence[tuple[str, Record]],
+    missing: str | None,
+    published: Callable[[str | None], dict[str, float | None]],
 ) -> Cell:
-    """A cell of records: one value a seed."""
+    """A cell of records: one value a seed.
+
+    Args:
+        published: what other publications have that may stand beside results on a data set.
+    """
     read = common["read"]
     metrics = {record.spec.seed: metric for _, record in found if (metric := read.of(record)) is not None}
     if len({metric.name for metric in metrics.values()}) > 1:
         raise UserError(f"row '{common['row']}': {read.metric} and its substitute in records of one run")
-    on_paper_data = found and found[0][1].spec.data.name == common["paper_dataset"]
+    data = found[0][1].spec.data.name if found else None
     substituted = any(metric.name != read.metric for metric in metrics.values())
     return Cell(
         **common,
-        paper=paper if on_paper_data and not substituted else None,
+        paper=paper if data == common["paper_dataset"] and not substituted else None,
         metrics=metrics,
         budget=found[0][1].budget if found else None,
         records=tuple(path for path, _ in found) if metrics else (),
         missing=missing or read.skipped_in([record for _, record in found]),
         idle=idle_blocks(record for _, record in found),
         references=tuple(m.value for _, r in found if (m := read.of_references(r)) is not None),
+        published=published(None if substituted else data),
     )
 
 

@@ -139,7 +139,8 @@ class Trainer:
         self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
         self.block = block
         self.network, training = method.network, spec.training
-        self.optimizer = torch.optim.AdamW(
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
+        self.optimizer = kind(
             [{"lr": training.learning_rate, **group} for group in method.parameter_groups()],
             betas=training.betas,
             weight_decay=training.weight_decay,

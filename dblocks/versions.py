@@ -31,6 +31,11 @@ COMPONENTS = {
     "measure.memory": 1,
     "measure.compute": 1,
     "measure.wall_time": 1,
+    "network.noprop_cnn": 1,
+    "method.backprop": 1,
+    "method.noprop_dt": 1,
+    "method.noprop_ct": 1,
+    "method.noprop_fm": 1,
 }
 
 

@@ -16,16 +16,29 @@ from dblocks.spec.budget import (
     TrainingSpec,
 )
 from dblocks.spec.methods import (
+    BackpropSpec,
     ContrastiveForwardForwardSpec,
     DiffusionBlocksSpec,
     EndToEndSpec,
     ForwardForwardSpec,
     Method,
     NoiseSpec,
+    NoPropCTSpec,
+    NoPropDTSpec,
+    NoPropFMSpec,
     RecurrentDepthSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, HuginnSpec, LlamaSpec, MaskedLMSpec, Network, ViTSpec
+from dblocks.spec.networks import (
+    AutoencoderSpec,
+    DiTSpec,
+    HuginnSpec,
+    LlamaSpec,
+    MaskedLMSpec,
+    Network,
+    NoPropCNNSpec,
+    ViTSpec,
+)
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
     AutoregressiveTextSpec,
@@ -45,6 +58,7 @@ __all__ = [
     "AugmentSpec",
     "AutoencoderSpec",
     "AutoregressiveTextSpec",
+    "BackpropSpec",
     "ClassificationSpec",
     "ComputeSpec",
     "ContrastiveForwardForwardSpec",
@@ -64,6 +78,10 @@ __all__ = [
     "MaskedTextSpec",
     "Method",
     "Network",
+    "NoPropCNNSpec",
+    "NoPropCTSpec",
+    "NoPropDTSpec",
+    "NoPropFMSpec",
     "NoiseSpec",
     "Part",
     "RandAugmentSpec",

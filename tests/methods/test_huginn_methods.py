@@ -213,7 +213,7 @@ def test_a_few_steps_of_training_lower_the_loss(tokens_folder, tmp_path, method)
 @pytest.mark.parametrize(
     "over, said",
     [
-        ({"method": {"name": "end_to_end"}}, "not for network huginn"),
+        ({"method": {"name": "end_to_end"}}, "'end_to_end' does not train network huginn"),
         ({"method": {"num_blocks": 2}}, "no partition"),
         ({"method": {"overlap": 0.1}}, "no partition"),
         ({"method": {"embedders": "own", "target_table": "frozen"}}, "method.embedders: has no meaning"),
@@ -227,5 +227,5 @@ def test_what_does_not_fit_is_said(over, said):
 
 
 def test_recurrent_depth_is_for_huginn_alone():
-    with pytest.raises(ValidationError, match="'recurrent_depth' is not for network llama"):
+    with pytest.raises(ValidationError, match="'recurrent_depth' does not train network llama"):
         spec_of(RECURRENT)
