@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.step_time import random_images, summary
+from benchmarks.step_time import summary
 from dblocks.build import build
 from dblocks.config import resolve
 from dblocks.machine import autocast, describe
+from dblocks.measure.made_up import made_up_data
 from dblocks.training import Trainer
 
 VARIANTS = {"whole": "end_to_end", "blocks": "equi_4_4_4"}
@@ -59,12 +60,13 @@ def measure(device: str, images: int, rounds: int, batch_size: int | None = None
     sampling = {name: [] for name in VARIANTS}
     training = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as name:
-        data, trainers = random_images("cifar10", Path(name) / "data"), {}
+        trainers = {}
         batch = {"batch_size": batch_size} if batch_size else {}
         for key, variant in VARIANTS.items():
             overrides = {"compute": {"device": device}, "training": batch}
             spec = resolve(f"dit_cifar10/{variant}", "paper", 0, overrides)
             torch.set_num_threads(spec.compute.threads)
+            data = made_up_data(spec, Path(name) / key)
             method, _ = build(spec, data, torch.device(device))
             trainers[key] = Trainer(spec, method, 10**6, Path(name), torch.device(device))
         for i in range(-WARM_UP, rounds):

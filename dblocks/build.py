@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from dblocks import seeds
+from dblocks.blocks import keep_block
 from dblocks.budget import baseline_steps, steps_per_epoch
 from dblocks.data.prepared import PreparedData
 from dblocks.machine import wants_compile
@@ -21,17 +24,21 @@ from dblocks.methods.next_token import NextToken
 from dblocks.methods.noprop_ct import NoPropCT
 from dblocks.methods.noprop_dt import NoPropDT
 from dblocks.methods.noprop_fm import NoPropFM
+from dblocks.methods.recurrent_denoising import RecurrentDenoising
+from dblocks.methods.recurrent_depth import RecurrentDepth
 from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
+from dblocks.networks.huginn import Huginn, HuginnDenoiser, SandwichLayer
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.noprop_cnn import ClassEmbedding, NoPropDenoiser, NoPropNetwork, class_prototypes
+from dblocks.networks.transformer import TransformerLayer
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
-from dblocks.spec import DiffusionBlocksSpec, RunSpec
+from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, RecurrentDepthSpec, RunSpec
 from dblocks.tasks.autoregressive_text import AutoregressiveText
 from dblocks.tasks.classification import Classification
 from dblocks.tasks.image_generation import ImageGeneration
@@ -39,11 +46,14 @@ from dblocks.tasks.image_reconstruction import ImageReconstruction
 from dblocks.tasks.masked_text import MASK, MaskedText
 
 
-def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None) -> tuple[Any, Any]:
+def build(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs | None = None, block: int | None = None
+) -> tuple[Any, Any]:
     """(method, task) of a run, weights initialised as a function of the seed.
 
     Args:
         needs: what its evaluation reads besides the data.
+        block: cut the network to this block before it goes to the device; its weights are those of the whole one.
     """
     makers = {
         "classification": build_classification,
@@ -53,12 +63,24 @@ def build(spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs 
         "image_reconstruction": build_image_reconstruction,
     }
     method, task = makers[spec.task.name](spec, data, device, needs or Needs())
-    method.network.to(device)
+    if block is not None:
+        keep_block(method.network, block)
+    if not any(parameter.is_meta for parameter in method.network.parameters()):  # measure/memory.py holds no numbers
+        method.network.to(device)
+    if spec.compute.checkpoint_activations:
+        checkpoint_layers(method.network)
     if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
         # layer by layer: all layers share one compiled graph, whichever blocks they are in
         for layer in method.network.layers:
             layer.compile()
     return method, task
+
+
+def checkpoint_layers(network: torch.nn.Module) -> None:
+    """Have every layer keep only what it is given, and run again in backward; the numbers stay the same."""
+    for module in network.modules():
+        if isinstance(module, TransformerLayer | SandwichLayer):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
 def build_masked_text(
@@ -83,8 +105,13 @@ def build_autoregressive_text(
     """A language model that predicts the next token, or its layers cut into denoisers of tokens."""
     task, method = AutoregressiveText(spec, data, device, needs), spec.method
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    if isinstance(method, RecurrentDepthSpec):
+        return RecurrentDepth(spec, Huginn(spec.network, task.vocabulary.size), task), task
     if isinstance(method, DiffusionBlocksSpec):
         partition = partition_of(method, spec.network.layers)
+        if isinstance(spec.network, HuginnSpec):
+            denoiser = HuginnDenoiser(spec.network, method, partition, task.vocabulary.size)
+            return RecurrentDenoising(spec, denoiser, task), task
         network = LlamaDenoiser(spec.network, method, partition, task.vocabulary.size)
         return TokenDenoising(spec, network, task), task
     return NextToken(spec, Llama(spec.network, task.vocabulary.size), task), task

@@ -20,7 +20,7 @@ LEAST_SEEDS = 3
 
 class Comparison(Part):
     left: str = Field(description="Row whose value is compared …")
-    right: str = Field(description="… with this row's.")
+    right: str | None = Field(None, description="… with this row's; None: with nothing, it is bounded itself.")
 
 
 class Claim(Part):
@@ -53,6 +53,7 @@ class TablePlan(Part):
     claims: list[Claim]
     records: dict[str, list[str]] = Field(description="Paths of the records by row's run.")
     missing: dict[str, str] = Field(description="Why a row has none, by its run.")
+    measurements: dict[str, str] = Field({}, description="Paths of the measurements that rows read, by name.")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def load_claims(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> l
         rows = {row.row for row in tables[claim.table].rows}
         for comparison in claim.comparisons:
             for row in (comparison.left, comparison.right):
-                if row not in rows:
+                if row is not None and row not in rows:
                     raise UserError(f"{path}: claim '{claim.claim}': no row '{row}' in {claim.table}")
         if claim.metric not in {column.metric for column in tables[claim.table].columns}:
             raise UserError(f"{path}: claim '{claim.claim}': no metric '{claim.metric}' in {claim.table}")
@@ -122,11 +123,14 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
     by_row = {cell.row: cell for cell in cells if cell.column.metric == claim.metric}
     outcomes, details, counts = [], [], []
     for comparison in claim.comparisons:
-        left, right = by_row[comparison.left], by_row[comparison.right]
-        seeds = sorted(set(left.metrics) & set(right.metrics))
-        differences = [left.metrics[seed].value - right.metrics[seed].value for seed in seeds]
-        interval = mean_interval(differences)
-        outcomes.append(judge_interval(interval, claim, len(seeds)))
+        left, right = by_row[comparison.left], comparison.right and by_row[comparison.right]
+        seeds = sorted(set(left.metrics) & set(right.metrics if right else left.metrics))
+        differences = [left.metrics[k].value - (right.metrics[k].value if right else 0) for k in seeds]
+        if seeds and left.is_exact and (right is None or right.is_exact):
+            interval, enough = (differences[0], differences[0]), LEAST_SEEDS
+        else:
+            interval, enough = mean_interval(differences), len(seeds)
+        outcomes.append(judge_interval(interval, claim, enough))
         counts.append(len(seeds))
         details.append(describe(comparison, differences, interval))
     outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
@@ -135,7 +139,8 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
 
 def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float]) -> str:
     """One comparison in words."""
+    subject = f"{comparison.left} − {comparison.right}" if comparison.right else comparison.left
     if not differences:
-        return f"{comparison.left} − {comparison.right}: not measured"
+        return f"{subject}: not measured"
     bounds = f", 95 % interval [{interval[0]:.2f}, {interval[1]:.2f}]" if len(differences) > 1 else ""
-    return f"{comparison.left} − {comparison.right} = {statistics.fmean(differences):.2f}{bounds}"
+    return f"{subject} = {statistics.fmean(differences):.2f}{bounds}"

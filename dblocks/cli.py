@@ -13,12 +13,27 @@ from dblocks.errors import Interrupted, UserError
 
 def run(options: argparse.Namespace) -> None:
     """Train, evaluate and record one run."""
-    from dblocks.run import execute
+    from dblocks.processes import start_together
+    from dblocks.run import execute, read_spec
     from dblocks.slurm import requeue
 
+    start_together(read_spec(options.spec).compute.gpus, sys.argv[1:])
     try:
         needs = dict(options.need)
         print(execute(options.spec, options.data.parent, options.wandb, not options.quiet, needs))
+    except Interrupted as stop:
+        if stop.progress and os.environ.get("RANK", "0") == "0":
+            requeue()
+        raise
+
+
+def block(options: argparse.Namespace) -> None:
+    """Train one block of a run whose blocks are trained in parallel."""
+    from dblocks.block_run import execute_block
+    from dblocks.slurm import requeue
+
+    try:
+        print(execute_block(options.spec, options.block, options.data.parent, not options.quiet))
     except Interrupted as stop:
         if stop.progress:
             requeue()
@@ -61,12 +76,26 @@ def weights(options: argparse.Namespace) -> None:
     print(provide(options.name, options.data_dir, options.manifest))
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Take one measurement: memory or wall time."""
+    from dblocks.measure.measurement import take
+
+    print(take(options.request))
+
+
 def table(options: argparse.Namespace) -> None:
     """Build one table from the records its plan names."""
     from dblocks.report.build_tables import build_table, read_plan
 
     for path in build_table(read_plan(options.plan), options.folder):
         print(path)
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Draw the figure of one table."""
+    from dblocks.report.build_tables import build_figure, read_plan
+
+    print(build_figure(read_plan(options.plan), options.folder))
 
 
 def tables(options: argparse.Namespace) -> None:
@@ -196,6 +225,13 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     verb(
+        block,
+        ("spec", {"type": Path, "help": "spec.json of the run; everything is written to blocks/<block> beside it"}),
+        ("block", {"type": int, "help": "1, 2, …; 1 is the noisiest"}),
+        ("--data", {"type": Path, "required": True, "help": "manifest.json of the prepared data set"}),
+        ("--quiet", {"action": "store_true", "help": "no progress bar"}),
+    )
+    verb(
         prepare,
         ("name", {"help": "data set"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where data sets lie (default: %(default)s)"}),
@@ -231,6 +267,13 @@ def parser() -> argparse.ArgumentParser:
         ("name", {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl or llama2"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
         ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
+    )
+    request = "results/<scale>/measurements/<name>-<hash8>/request.json; the result is written beside it"
+    verb(measure, ("request", {"type": Path, "help": request}))
+    verb(
+        figure,
+        ("plan", {"type": Path, "help": "results/<scale>/plans/<table>.json"}),
+        ("--folder", {"type": Path, "required": True, "help": "where the table's files go"}),
     )
     verb(
         table,

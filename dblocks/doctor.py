@@ -115,7 +115,7 @@ def gated_models(plan: Plan) -> Iterator[Finding]:
 
 def data_of(plan: Plan, table: str) -> set[str]:
     """Prepared folders that a table's runs read, and the runs that these need."""
-    runs = {plan.run_of[row.run] for row in plan.tables[table].rows if row.run in plan.run_of}
+    runs = {plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of}
     runs |= {needed for run in runs for needed in plan.needed[run].values()}
     return {data_key(plan.runs[run][0].data) for run in runs}
 
@@ -131,12 +131,12 @@ def room(plan: Plan, key: str) -> int:
 
 def cost(plan: Plan, table: str) -> Mapping[str, str]:
     """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
-    runs = dict.fromkeys(plan.run_of[row.run] for row in plan.tables[table].rows if row.run in plan.run_of)
+    runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
     specs = [spec for run in runs for spec in plan.runs[run]]
     waiting = [
         spec for run in runs for spec in plan.runs[run] if not (plan.folder(run, spec.seed) / "record.json").exists()
     ]
-    hours = sum(spec.resources.gpu * spec.resources.runtime_minutes for spec in waiting) / 60
+    hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in waiting) / 60
     return {
         "table": table,
         "runs": f"{len(specs)}, {len(waiting)} to do",

@@ -27,15 +27,20 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    added = (
+    later = (
         (content, "generation", None),
         (content["training"], "ema_ramp", None),
         (content["training"], "optimizer", "adamw"),
         (content["method"], "sigma_per", None),
+        (content["compute"], "checkpoint_activations", False),
     )
-    for section, field, unset in added:
+    for section, field, unset in later:
         if section.get(field, ...) == unset:
             del section[field]
+    if spec.compute.gpus == 1:
+        del content["compute"]["gpus"]
+    if not spec.in_parallel:
+        content["method"].pop("schedule", None)
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

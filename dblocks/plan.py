@@ -18,7 +18,8 @@ from dblocks.data.registry import DATASETS
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
-from dblocks.record import RECORD
+from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
+from dblocks.record import BLOCK, RECORD
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
@@ -38,6 +39,7 @@ class Plan:
         skipped: the data set whose absence skips a row, by "<experiment>/<variant>".
         config_dir: the configuration it was made of.
         needed: for each run, the run folder names of those whose weights it reads, by role.
+        measurements: the measurements that tables read, by their names in config/measurements.yaml.
     """
 
     command_line: CommandLine
@@ -47,6 +49,7 @@ class Plan:
     skipped: dict[str, str]
     config_dir: Path
     needed: dict[str, dict[str, str]]
+    measurements: dict[str, Request]
 
     @property
     def root(self) -> Path:
@@ -82,6 +85,12 @@ class Plan:
     def spec(self, run: str, seed: int) -> RunSpec:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
 
+    def blocks_of(self, run: str, seed: int) -> list[Path]:
+        """The block.json files of a run whose blocks are trained in parallel; none of another."""
+        spec = self.runs[run][0]
+        blocks = range(1, spec.num_blocks + 1) if spec.in_parallel else ()
+        return [self.folder(run, seed) / "blocks" / str(block) / BLOCK for block in blocks]
+
     def records_of_row(self, run: str) -> list[Path]:
         """The record.json files of "<experiment>/<variant>", one a seed; none if it is skipped."""
         if run not in self.run_of:
@@ -89,9 +98,32 @@ class Plan:
         return [self.folder(self.run_of[run], spec.seed) / RECORD for spec in self.runs[self.run_of[run]]]
 
     def records_of(self, table: str) -> list[Path]:
-        """The record.json files a table reads, each once."""
+        """The record.json and measurement.json files a table reads, each once."""
         rows = self.tables[table].rows
-        return list(dict.fromkeys(path for row in rows for path in self.records_of_row(row.run)))
+        records = [path for row in rows for run in row.runs for path in self.records_of_row(run)]
+        measurements = [self.measurement(row.measurement) for row in rows if row.measurement]
+        return list(dict.fromkeys(records + measurements))
+
+    @property
+    def requests(self) -> dict[str, Request]:
+        """The measurements by their folder's name."""
+        return {request.folder: request for request in self.measurements.values()}
+
+    def request(self, folder: str) -> Request:
+        return self.requests[folder]
+
+    def measurement(self, name: str) -> Path:
+        """The measurement.json of an entry of config/measurements.yaml."""
+        return self.root / "measurements" / self.measurements[name].folder / MEASUREMENT
+
+    def is_timed(self, folder: str) -> bool:
+        """Whether a measurement is of time, which other jobs on the machine would falsify."""
+        return self.request(folder).kind == "wall_time"
+
+    def measuring_gpus(self, folder: str) -> int:
+        """GPUs a measurement's job asks for."""
+        spec = self.request(folder).spec
+        return spec.resources.gpu if spec.compute.device == "cuda" else 0
 
     def manifest_of(self, run: str) -> Path:
         """The manifest of the arrays a run trains on: its prepared data, or their latents."""
@@ -184,14 +216,29 @@ class Plan:
     def table_plan(self, name: str) -> TablePlan:
         """Which records a table is to be built of, why others are missing, and by which definitions."""
         table, line = self.tables[name], self.command_line
-        missing = {row.run: f"skipped: {self.skipped[row.run]}" for row in table.rows if row.run in self.skipped}
-        records = {row.run: [str(path) for path in self.records_of_row(row.run)] for row in table.rows}
+        runs = table.runs
+        missing = {run: f"skipped: {self.skipped[run]}" for run in runs if run in self.skipped}
+        records = {run: [str(path) for path in self.records_of_row(run)] for run in runs}
+        measurements = {
+            row.measurement: str(self.measurement(row.measurement)) for row in table.rows if row.measurement
+        }
         claims = [claim for claim in load_claims(self.tables, self.config_dir) if claim.table == name]
-        return TablePlan(scale=line.scale, table=table, claims=claims, records=records, missing=missing)
+        return TablePlan(
+            scale=line.scale,
+            table=table,
+            claims=claims,
+            records=records,
+            missing=missing,
+            measurements=measurements,
+        )
 
     def write(self) -> None:
-        """Write every run's spec.json where it is not there yet (its folder's name is its content's hash), and
-        every table's plan where it is another than the last one."""
+        """Write every run's spec.json and measurement's request.json where it is not there yet (its folder's name is
+        its content's hash), and every table's plan where it is another than the last one."""
+        for name, request in self.measurements.items():
+            path = self.measurement(name).with_name(REQUEST)
+            if not path.exists():
+                write_atomically(path, request.model_dump_json(indent=1) + "\n")
         for name in self.tables:
             path, text = self.root / "plans" / f"{name}.json", self.table_plan(name).model_dump_json(indent=1) + "\n"
             if not path.exists() or path.read_text() != text:
@@ -223,7 +270,7 @@ def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG
     """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
     if command_line.seeds is not None:
         return command_line.seeds
-    days = spec.resources.gpu * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
+    days = spec.gpu_count * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
     return 1 if days else load_scales(config_dir)[spec.scale].seeds
 
 
@@ -240,16 +287,16 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     name_of: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for table in tables.values():
-        for row in table.rows:
-            if row.run in run_of or row.run in skipped:
+        for row_run in table.runs:
+            if row_run in run_of or row_run in skipped:
                 continue
-            spec = resolve(row.run, command_line.scale, 0, command_line.overrides(row.run), config_dir)
+            spec = resolve(row_run, command_line.scale, 0, command_line.overrides(row_run), config_dir)
             if spec.data.name in command_line.skip:
-                skipped[row.run] = spec.data.name
+                skipped[row_run] = spec.data.name
                 continue
             key = identity(spec)
             run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
-            run_of[row.run] = run
+            run_of[row_run] = run
             if run not in runs:
                 runs[run] = [
                     spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
@@ -262,7 +309,9 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             key = identity(spec)
             needed[run][role] = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
             runs.setdefault(needed[run][role], [spec])
-    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed)
+    read = dict.fromkeys(row.measurement for table in tables.values() for row in table.rows if row.measurement)
+    measurements = {name: make_request(name, command_line, config_dir) for name in read}
+    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements)
 
 
 def check_everything(config_dir: Path = CONFIG_DIR) -> None:

@@ -15,7 +15,7 @@ from dblocks.data.files import write_atomically
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.spec import DataSpec, Part, RunSpec
 
-RECORD = "record.json"
+RECORD, BLOCK = "record.json", "block.json"
 
 
 class Metric(Part):
@@ -29,6 +29,9 @@ class Metric(Part):
     samples: int = Field(ge=1, description="Samples it was computed over; of a text: windows.")
     standard_error: float | None = Field(
         None, ge=0, description="Standard error of the value over those samples; None: not estimated."
+    )
+    spread: tuple[float, float] | None = Field(
+        None, description="5th and 95th percentile of what `value` is the median of; None: not a median."
     )
     values: tuple[float, ...] | None = Field(None, description="All evaluations, where `value` is the least of them.")
     mean: float | None = Field(None, description="Their mean.")
@@ -72,7 +75,9 @@ class Record(Part):
     steps: int = Field(ge=1)
     parameters: int = Field(ge=1)
     budget: float = Field(gt=0, description="Training samples seen, as a fraction of the paper's for this row.")
-    train_seconds: float = Field(ge=0, description="Wall time of training over all attempts.")
+    train_seconds: float = Field(
+        ge=0, description="Wall time of training over all attempts; of blocks in parallel, summed."
+    )
     evaluate_seconds: float = Field(ge=0)
     peak_memory_bytes: int = Field(ge=0, description="Allocator's peak on CUDA, else the process's resident peak.")
     machine: Machine

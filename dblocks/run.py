@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
 from dblocks.config import first_error
 from dblocks.data.files import sha256_of, write_atomically
@@ -69,8 +70,28 @@ def execute(
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
-    with owned(spec_path.parent), disk_full_in_one_line(spec_path.parent):
-        return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
+    with processes.joined(spec):
+        if not processes.is_first():
+            return assist(spec, spec_path.parent, data_folder)
+        with owned(spec_path.parent), disk_full_in_one_line(spec_path.parent):
+            return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
+
+
+def assist(spec: RunSpec, folder: Path, data_folder: Path) -> Path:
+    """The part of a process that is not the first: to train along, if there is something to train."""
+    import torch
+
+    from dblocks.build import build
+    from dblocks.machine import pick_device
+    from dblocks.training import Trainer
+
+    if processes.same_for_all(False):
+        device = pick_device(spec.compute)
+        torch.set_num_threads(spec.compute.threads)
+        torch.use_deterministic_algorithms(spec.compute.deterministic)
+        method, _ = build(spec, PreparedData(data_folder), device)
+        Trainer(spec, method, total_steps(spec), folder, device).run()
+    return folder / RECORD
 
 
 @contextlib.contextmanager
@@ -91,24 +112,31 @@ def _execute(
 ) -> Path:
     given = {name for role, name in spec.needed_weights().items() if role in needs}
     if finished(folder, given):
+        processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
-    if (folder / FAILED).exists():
-        raise TrainingFailed(
-            f"{json.loads((folder / FAILED).read_text())['error']} (remove {folder / FAILED} to try again)"
-        )
-    try:
-        with interrupt_on_sigterm() as attempt:
-            data = PreparedData(data_folder)
-            record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
-    except TrainingFailed as error:
-        write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
-        raise
+    with remembered_failure(folder), interrupt_on_sigterm() as attempt:
+        data = PreparedData(data_folder)
+        record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     write_record(folder / RESULT, record)
     write_record(folder / RECORD, record)
     for checkpoint in folder.glob("step-*.pt"):
         checkpoint.unlink()
     return folder / RECORD
+
+
+@contextlib.contextmanager
+def remembered_failure(folder: Path) -> Iterator[None]:
+    """Write down a failure that would repeat, and end at once with the same line until that is removed."""
+    if (folder / FAILED).exists():
+        raise TrainingFailed(
+            f"{json.loads((folder / FAILED).read_text())['error']} (remove {folder / FAILED} to try again)"
+        )
+    try:
+        yield
+    except TrainingFailed as error:
+        write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
+        raise
 
 
 def finished(folder: Path, given: set[str]) -> bool:
@@ -142,8 +170,7 @@ def train_and_evaluate(
     from dblocks.machine import autocast, describe, peak_memory, pick_device
     from dblocks.needs import Needs
 
-    if data.fingerprint != (wanted := training_fingerprint(spec)):
-        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
+    check_data(spec, data)
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     torch.use_deterministic_algorithms(spec.compute.deterministic)
@@ -187,18 +214,29 @@ def train_and_evaluate(
     return record
 
 
+def check_data(spec: RunSpec, data: PreparedData) -> None:
+    """Raises: UserError if the prepared data is not what the run trains on."""
+    if data.fingerprint != (wanted := training_fingerprint(spec)):
+        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
+
+
 def trained_weights(
     spec: RunSpec, method: Method, folder: Path, device: torch.device, wandb_mode: str, progress: bool
 ) -> tuple[Path, float]:
-    """Load the final weights into the method's network, training them first unless they are there.
+    """Load the final weights into the method's network, training them first unless they are there, or joining them
+    where the blocks were trained in parallel.
 
     Returns: their file, and the seconds of training over all attempts.
     """
+    from dblocks.block_run import join_blocks
     from dblocks.checkpoint import load_verified, save_verified
     from dblocks.training import Trainer
 
     found = sorted(folder.glob("weights-*.pt"))
-    if not found:
+    processes.same_for_all(not found)
+    if not found and spec.in_parallel:
+        found = [join_blocks(folder, method.network)]
+    elif not found:
         trainer = Trainer(spec, method, total_steps(spec), folder, device)
         with live_log(spec, folder, wandb_mode) as on_log:
             trainer.run(progress, on_log)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dblocks.claims import Claims
 from dblocks.config import CommandLine, Experiment, Scales
+from dblocks.measure.request import Measurements
 from dblocks.spec import RunSpec
 from dblocks.tables import Table
 
@@ -18,6 +19,7 @@ MODELS = {
     "scales": Scales,
     "table": Table,
     "claims": Claims,
+    "measurements": Measurements,
 }
 
 

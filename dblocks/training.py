@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dblocks import seeds
+from dblocks import processes, seeds
 from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.machine import autocast
@@ -126,11 +127,17 @@ def describe_failure(step: int, entry: Step, value: float) -> str:
 class Trainer:
     """Trains `method` for `total` steps inside `folder`, from the newest intact checkpoint there.
 
+    Args:
+        block: train this block alone; step u here is step u·B + block of the run whose blocks take turns, so that
+            every block's numbers are those of its own (seed, block, update), and its rate follows its own updates.
     Attributes after `run`: `seconds`, wall time of training summed over all attempts.
     """
 
-    def __init__(self, spec: RunSpec, method: Method, total: int, folder: Path, device: torch.device):
+    def __init__(
+        self, spec: RunSpec, method: Method, total: int, folder: Path, device: torch.device, block: int | None = None
+    ):
         self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
+        self.block = block
         self.network, training = method.network, spec.training
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
         self.optimizer = kind(
@@ -153,7 +160,7 @@ class Trainer:
         self._since = saved = time.monotonic()
         logging = self.spec.logging
         with (
-            contextlib.closing(RunLog(self.folder / "log.jsonl", start, on_log)) as log,
+            contextlib.closing(self._open_log(start, on_log)) as log,
             contextlib.closing(progress_bar(start, self.total, progress)) as bar,
             flag_on_sigterm() as stop,
         ):
@@ -164,28 +171,43 @@ class Trainer:
                 if done % logging.log_every == 0 or done == self.total:
                     self._log(log, done, bar)
                 due = time.monotonic() - saved > logging.checkpoint_minutes * 60
-                if stop.is_set() or due or done % (logging.checkpoint_steps or done + 1) == 0:
+                stopping = self._stopping(stop, done)
+                if stopping or due or done % (logging.checkpoint_steps or done + 1) == 0:
                     self._log(log, done, bar)
                     self._save(done)
                     saved = time.monotonic()
-                if stop.is_set():
+                if stopping:
                     raise Interrupted(f"stopped at step {done} of {self.total}; state saved", progress=True)
         self._tick()
         if not all(weight.isfinite().all() for weight in self.final_weights().values()):
             raise TrainingFailed(f"weights are not finite after the last step, {self.total}; {REMEDY}")
+
+    def _open_log(self, start: int, on_log: Callable[[dict[str, Any]], None] | None) -> Any:
+        """The log, which the first process writes."""
+        return RunLog(self.folder / "log.jsonl", start, on_log) if processes.is_first() else QuietLog()
+
+    def _stopping(self, stop: threading.Event, done: int) -> bool:
+        """Whether to stop after `done` steps; processes that train together stop after the same one."""
+        if processes.is_together() and done % self.spec.logging.log_every:
+            return False
+        return processes.same_for_all(stop.is_set())
 
     def train_step(self, step: int) -> None:
         """One step: loss, gradients, clipping, update; nothing is logged or saved."""
         factor = learning_rate_factor(self.spec.training, step, self.total)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        torch.manual_seed(seeds.derive(self.spec.seed, "dropout", step))
+        if self.block is not None:
+            step = step * self.spec.num_blocks + self.block
+        own = (processes.rank(),) if processes.rank() else ()  # else all shares of a batch would drop alike
+        torch.manual_seed(seeds.derive(self.spec.seed, "dropout", step, *own))
         self.network.train()
         with autocast(self.spec.compute, self.device):
             result = self.method.training_step(step)
         # None, not zero: weights outside the active block must not move, nor their moments (paper, Section 3)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
+        result.loss = processes.average(self.network.parameters(), result.loss)
         if self.spec.training.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.training.grad_clip)
         self.optimizer.step()
@@ -213,6 +235,8 @@ class Trainer:
 
     def _save(self, done: int) -> None:
         self._tick()
+        if not processes.is_first():
+            return
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -223,7 +247,8 @@ class Trainer:
         save_checkpoint(self.folder, done, state)
 
     def _restore(self) -> int:
-        state = load_newest(self.folder, self.device)
+        with processes.first_goes_first():  # it puts broken ones aside
+            state = load_newest(self.folder, self.device)
         if state is None:
             return 0
         self.network.load_state_dict(state["network"])
@@ -247,6 +272,14 @@ def progress_bar(start: int, total: int, show: bool) -> Any:
     # a log file gets a line now and then, a terminal a living bar
     interval = 1.0 if sys.stderr.isatty() else 30.0
     return tqdm(total=total, initial=start, disable=not show, unit="step", mininterval=interval, maxinterval=interval)
+
+
+class QuietLog:
+    """Stands in for the log in processes that do not write one."""
+
+    def write(self, **line: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class QuietBar:

@@ -19,15 +19,15 @@ from dblocks.runlog import read_log
 
 GOLDEN = Path(__file__).parent / "golden"
 # each component's numbers once: variants of image experiments differ in fields of one method alone
-SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
-SAME_CODE += (
-    "noprop/backprop_",
-    "noprop/dt_",
-    "noprop/ct_",
-    "noprop/fm_",
-    "noprop/diffusion_blocks_",
+SAME_CODE = (
+    "dit_cifar10/uniform_",
+    "dit_cifar10/equi_",
+    "dit_cifar10/blocks_",
+    "dit_imagenet/blocks_",
     "ar_lm1b/blocks_",
 )
+SAME_CODE += ("vit/isolated_", "dit_cifar10/isolated_")  # a field of the method, and the same steps in several jobs
+SAME_CODE += ("noprop/backprop_", "noprop/dt_", "noprop/ct_", "noprop/fm_", "noprop/diffusion_blocks_")
 RUNS = [
     f"{name}/{variant}"
     for name, experiment in load_experiments().items()
@@ -57,7 +57,7 @@ class Workshop:
 
     def record(self, run: str) -> Path:
         """The record of a run of six steps."""
-        few = {"task": {"prompts": 8}} if run.startswith("ar_") else {}
+        few = {"task": {"prompts": 8}} if run.startswith(("ar_", "huginn/")) else {}
         spec = resolve(run, "smoke", 0, OVERRIDES | few)
         folder, needs = self.folder / run.replace("/", "-"), {}
         if (folder / "record.json").exists():

@@ -12,6 +12,7 @@ from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scale
 from dblocks.schemas import SCHEMA_DIR, schema_texts, write_schemas
 
 SCHEMA_OF = {"runs": "experiment", "tables": "table", "scales.yaml": "scales", "claims.yaml": "claims"}
+SCHEMA_OF |= {"measurements.yaml": "measurements"}
 FILES = sorted(CONFIG_DIR.rglob("*.yaml"))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dblocks.checkpoint import save_verified
 from dblocks.config import resolve
+from dblocks.errors import UserError
+from dblocks.plan import make_plan
 from dblocks.record import write_record
 from dblocks.run import RESULT, finished
 from dblocks.tables import Column, Row, Table, table_cells
@@ -43,3 +47,27 @@ def test_a_finished_run_is_done_until_what_it_was_measured_without_is_given(tmp_
     write_record(tmp_path / RESULT, record(("llama2",), accuracy=1.0).model_copy(update={"weights": saved.name}))
     assert finished(tmp_path, set()) and finished(tmp_path, {"gpt2-xl"})
     assert not finished(tmp_path, {"gpt2-xl", "llama2"})
+
+
+PAPER = {"scale": "paper", "data_dir": "nowhere"}
+
+
+def test_a_skipped_teacher_is_no_need_of_a_run_that_stays_the_same():
+    whole = make_plan({**PAPER, "skip": ["imagenet256"]})
+    without = make_plan({**PAPER, "skip": ["imagenet256", "llama2", "gpt2-large"]})
+    run = whole.run_of["ar_lm1b/end_to_end"]
+    assert without.run_of["ar_lm1b/end_to_end"] == run
+    assert set(whole.needs_of(run)) - set(without.needs_of(run)) == {"teacher:llama2", "features"}
+    # other weights than language models are not left out: their runs could not be measured at all
+    images = make_plan({**PAPER, "skip": ["imagenet256", "inception"]})
+    assert "extractor" in images.needs_of(images.run_of["dit_cifar10/end_to_end"])
+
+
+def test_a_gated_teacher_that_is_not_there_stops_the_plan_with_the_line_to_add(tmp_path):
+    plan = make_plan({**PAPER, "results_dir": str(tmp_path)})
+    with pytest.raises(UserError, match=r"Llama 2 Community License.*nowhere/llama2.*--config skip=\[llama2\]"):
+        plan.check_weights("llama2")
+    plan.check_weights("gpt2-xl")  # can be downloaded
+    plan.weights("llama2").parent.mkdir(parents=True)
+    plan.weights("llama2").write_text("{}")
+    plan.check_weights("llama2")  # was found before

@@ -164,7 +164,10 @@ def test_tables_from_records_builds_what_is_there_and_schedules_nothing(tmp_path
     before = files_below(tmp_path)
     process = from_records(tmp_path / "records", "--to", tmp_path / "out", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    made = {f"out/{scale}/tables/table_1.{suffix}" for scale in ("smoke", "paper") for suffix in ("csv", "md", "tex")}
+    run_at = {"smoke": "vit/end_to_end", "paper": "vit/diffusion_blocks"}
+    tables = [(scale, name) for scale, run in run_at.items() for name, t in load_tables().items() if run in t.runs]
+    made = {f"out/{scale}/tables/{name}.{suffix}" for scale, name in tables for suffix in ("csv", "md", "tex")}
+    assert {("smoke", "table_1"), ("paper", "table_1"), ("paper", "isolation")} <= set(tables)
     assert files_below(tmp_path) - before == made
     assert not list(tmp_path.rglob(".snakemake"))
     assert set(process.stdout.split()) == {str(tmp_path / path) for path in made}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.noise import NoiseLevel
+from dblocks.processes import own_share
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
 from dblocks.training import Step
@@ -17,7 +18,9 @@ from dblocks.training import Step
 
 def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
     """The block that `step` trains: independent uniform draws (`iid`, the paper's), or every block once in
-    each round of B steps, shuffled (`rounds`)."""
+    each round of B steps, shuffled (`rounds`) or in turn (`turns`)."""
+    if order == "turns":
+        return step % num_blocks
     if order == "iid":
         return seeds.derive(seed, "block", step) % num_blocks
     round_, position = divmod(step, num_blocks)
@@ -41,7 +44,8 @@ class DiffusionBlocksMethod:
         block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.spec.method.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         sigma, epsilon = self.model.noise_draws(block, len(batch.targets), draws)
-        loss = self.model.training_loss(block, batch.inputs, batch.targets, sigma, epsilon)
+        inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
+        loss = self.model.training_loss(block, inputs, targets, sigma, epsilon)
         return Step(loss, block, sigma)
 
     def predictors(self) -> dict[str, Predictor]:

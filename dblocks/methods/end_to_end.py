@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from dblocks.processes import own_share
 from dblocks.tasks.classification import Classification, Predictor
 from dblocks.training import Step
 
@@ -21,7 +22,8 @@ class EndToEnd:
 
     def training_step(self, step: int) -> Step:
         batch = self.task.batch(step)
-        return Step(self.task.loss(self.network(batch.inputs), batch.targets))
+        inputs, targets = own_share(batch.inputs, batch.targets)
+        return Step(self.task.loss(self.network(inputs), targets))
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(lambda images, generator: self.network(images))}

@@ -13,6 +13,7 @@ from dblocks import seeds
 from dblocks.masked_sampling import evaluations_per_block
 from dblocks.masking import MaskPartition, bound, mask_at, sampling_times, stratified_times
 from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.processes import own_share
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tasks.masked_text import MASK, MaskedPredictor, MaskedText
 from dblocks.training import Step
@@ -38,6 +39,7 @@ class MaskedDiffusion:
         low, high = self.partition.training_interval(block)
         t = stratified_times(len(tokens), (low, high), draws)
         noisy = mask_at(tokens, t, self.partition.schedule, MASK, draws)
+        tokens, noisy, t = own_share(tokens, noisy, t)
         logits = self.network.denoise(block, noisy, t)
         nats = bound(logits, tokens, noisy == MASK, t, self.partition.schedule)
         loss = ((high - low) * nats.mean() / tokens.shape[1]).float()

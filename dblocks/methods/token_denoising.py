@@ -13,6 +13,7 @@ from dblocks import seeds
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod, block_of_step
 from dblocks.networks.llama import CachedPrefix, Prefix
 from dblocks.noise import NoiseLevel
+from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
 from dblocks.training import Step
 
@@ -26,9 +27,13 @@ class TokenDenoising(DiffusionBlocksMethod):
         block = block_of_step(method.block_order, self.spec.seed, step, method.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         sigma, epsilon = self.model.noise_draws(block, tokens.numel(), draws)
+        sigma, epsilon = sigma.view(tokens.shape), epsilon.view(*tokens.shape, -1)
         if method.sigma_per == "sequence":
-            sigma = sigma.view(tokens.shape)[:, :1].expand(tokens.shape).flatten()
-        return Step(self.model.training_loss(block, tokens, tokens.flatten(), sigma, epsilon), block, sigma)
+            sigma = sigma[:, :1].expand(tokens.shape)
+        tokens, sigma, epsilon = own_share(tokens, sigma, epsilon)
+        sigma = sigma.flatten()
+        loss = self.model.training_loss(block, tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1))
+        return Step(loss, block, sigma)
 
     def predictors(self) -> dict[str, TextPredictor]:
         return {"": TextPredictor(self._go_on, self._nll, "sigma_max_ce")}

@@ -21,15 +21,19 @@ class Attention(nn.Module):
     With `rotation`, cosines and sines of `RotaryPositions`, queries and keys are turned by their positions.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True, qk_bias: bool = False):
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        # of queries and keys alone, where the rest has none (Huginn)
+        self.qk_bias = nn.Parameter(torch.zeros(2, heads, 1, width // heads)) if qk_bias else None
         self.qkv = nn.Linear(width, 3 * width, bias)
         self.out = nn.Linear(width, width, bias)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None = None, attend: Attend | None = None) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if self.qk_bias is not None:
+            q, k = q + self.qk_bias[0], k + self.qk_bias[1]
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if attend is not None:

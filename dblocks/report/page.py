@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from dblocks.claims import TablePlan, Verdict
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
-from dblocks.report.page_figures import dot_plot, noise_partition
+from dblocks.report.page_figures import dot_plot, noise_partition, table_figure
 from dblocks.report.run_views import RunView, data_uri, run_view
 from dblocks.report.table_files import grid, provenance
 from dblocks.tables import Cell, percentage
@@ -34,7 +35,7 @@ class TableView:
     """One table with its pictures.
 
     Attributes:
-        header, body: the table's text; each cell of the body with the name of its run where it was measured.
+        header, body: the table's text; each cell of the body with the address of its run or measurement, if it has one.
     """
 
     plan: TablePlan
@@ -54,7 +55,7 @@ def write_page(plans: Sequence[TablePlan], target: Path) -> Path:
         raise UserError(f"{target}: no tables to report")
     judged = {plan.table.table: judged_cells(plan) for plan in plans}
     views = run_views(plans, target.parent)
-    tables = [table_view(plan, *judged[plan.table.table]) for plan in plans]
+    tables = [table_view(plan, *judged[plan.table.table], target.parent) for plan in plans]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -81,25 +82,32 @@ def run_views(plans: Sequence[TablePlan], folder: Path) -> list[RunView]:
     return [run_view(list(paths), folder) for paths in seeds.values()]
 
 
-def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict]) -> TableView:
-    """A table as the page shows it."""
+def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict], folder: Path) -> TableView:
+    """A table as the page in `folder` shows it."""
     header, *rows = grid(plan.table, cells)
     body = []
     for row, line in zip(plan.table.rows, rows, strict=True):
         own = {cell.text(): cell for cell in cells if cell.row == row.row and cell.metrics}
-        body.append([(text, run_of(own[text]) if text in own else None) for text in line])
+        body.append([(text, address_of(own[text], folder) if text in own else None) for text in line])
     pictures = []
+    if plan.table.figure:
+        pictures.append(
+            Picture(svg_uri(table_figure(plan.table, cells)), f"{plan.table.title}, a picture of the table above")
+        )
     for column in plan.table.columns:
         of_column = [cell for cell in cells if cell.column == column]
+        if plan.table.figure or len({cell.label for cell in of_column if cell.metrics}) > 1:
+            continue  # drawn already, or rows of different metrics, which share no axis
         if (drawn := dot_plot(column, of_column)) is not None:
             values = "; ".join(f"{cell.row} {cell.text()}" for cell in of_column if cell.metrics)
             pictures.append(Picture(svg_uri(drawn), f"{column.label} by row: {values}"))
     return TableView(plan, header, body, provenance(cells, plan.scale, plan.table), verdicts, pictures)
 
 
-def run_of(cell: Cell) -> str:
-    """The name of a measured cell's run, its anchor in the page."""
-    return Path(cell.records[0]).parent.parent.name
+def address_of(cell: Cell, folder: Path) -> str:
+    """Where a cell's number comes from: its run's place in the page, or its measurement's file, seen from `folder`."""
+    path = Path(cell.records[0])
+    return f"#{path.parent.parent.name}" if cell.measurement is None else os.path.relpath(path, folder)
 
 
 def facts(views: Sequence[RunView]) -> dict[str, str]:

@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dblocks.errors import UserError
 from dblocks.noise import NoiseDistribution
 from dblocks.partition import Partition, noise_distribution, partition_of
 from dblocks.spec import DiffusionBlocksSpec
-from dblocks.tables import Cell, Column
+from dblocks.tables import Cell, Column, Table
 
 # Okabe & Ito's colours, told apart with any kind of sight, and beside them always another mark, dash or hatch
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -69,6 +70,80 @@ def dot_plot(column: Column, cells: Sequence[Cell]) -> str | None:
         axes.grid(axis="x", alpha=0.3)
         if papers:
             figure.legend(loc="upper right", bbox_to_anchor=(1.0, 1.12), frameon=False, ncols=2)
+        return as_svg(figure)
+
+
+def groups(table: Table, rows: Sequence[str]) -> dict[str, list[str]]:
+    """The rows that share an axis, by the group's name."""
+    found: dict[str, list[str]] = {}
+    for row in (row.row for row in table.rows if row.row in rows):
+        found.setdefault(row.rpartition(": ")[0], []).append(row)
+    return found
+
+
+def table_figure(table: Table, cells: Sequence[Cell]) -> str:
+    """A table's own figure, of the kind its configuration names.
+
+    Raises: UserError if nothing it shows was measured.
+    """
+    return {"bars": stacked_bars, "curves": curves}[table.figure.kind](table, cells)
+
+
+def curves(table: Table, cells: Sequence[Cell]) -> str:
+    """A panel a metric, over the number that rows are named by, "<group>: <number>"; a line a group, with its deviation
+    over seeds.
+
+    Raises: UserError if nothing was measured.
+    """
+    found = {(cell.row, cell.column.metric): cell for cell in cells if cell.mean is not None}
+    if not found:
+        raise UserError(f"{table.table}: nothing measured to draw")
+    lines, parts = groups(table, [row.row for row in table.rows]), table.figure.parts
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.9 * len(parts), 2.9), layout="constrained")
+        drawn = figure.subplots(1, len(parts), squeeze=False)[0]
+        for axes, part in zip(drawn, parts, strict=True):
+            shown = {group: [found[row, part] for row in rows if (row, part) in found] for group, rows in lines.items()}
+            for i, (group, own) in enumerate(shown.items()):
+                numbers = [float(cell.row.rpartition(": ")[2]) for cell in own]
+                style = {"color": COLOURS[i % 6], "marker": MARKS[i % 6], "linestyle": DASHES[i % 6], "capsize": 3}
+                axes.errorbar(numbers, [c.mean for c in own], [c.sd or 0.0 for c in own], label=group, **style)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlabel(table.figure.label)
+            axes.set_title(" / ".join(dict.fromkeys(cell.label for own in shown.values() for cell in own)), fontsize=9)
+        handles, labels = drawn[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+        return as_svg(figure)
+
+
+def stacked_bars(table: Table, cells: Sequence[Cell]) -> str:
+    """A table's own figure: a bar a row, of the rows that have a value of every part; rows named "<group>: <bar>" share
+    an axis by group.
+
+    Raises: UserError if no row has.
+    """
+    parts = table.figure.parts
+    values = {(cell.row, cell.column.metric): cell.mean for cell in cells if cell.mean is not None}
+    shown = groups(table, [row.row for row in table.rows if all((row.row, part) in values for part in parts)])
+    if not shown:
+        raise UserError(f"{table.table}: nothing measured to draw")
+    heights = [len(rows) for rows in shown.values()]
+    with matplotlib.rc_context({**STYLE, "hatch.linewidth": 0.5}):
+        figure = Figure(figsize=(7.2, 0.6 + 0.32 * sum(heights) + 0.6 * len(shown)), layout="constrained")
+        drawn = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (group, rows) in zip(drawn, shown.items(), strict=True):
+            left = np.zeros(len(rows))
+            for i, part in enumerate(parts):
+                widths = np.array([values[row, part] for row in rows])
+                style = {"color": COLOURS[i % 6], "hatch": HATCHES[i % 6], "edgecolor": "white", "linewidth": 0}
+                axes.barh([row.rpartition(": ")[2] for row in rows], widths, left=left, **style)
+                left += widths
+            axes.invert_yaxis()
+            axes.set_title(group, loc="left", fontsize=10)
+        drawn[-1].set_xlabel(table.figure.label)
+        labels = {column.metric: column.label for column in table.columns}
+        figure.legend(drawn[0].containers, [labels[part] for part in parts], loc="outside upper right", ncols=3)
         return as_svg(figure)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from dblocks.claims import Verdict
 from dblocks.data.files import write_atomically
 from dblocks.published import Published, row_settings, settings_lines
-from dblocks.tables import CSV_COLUMNS, Cell, Column, Table, percentage
+from dblocks.tables import CSV_COLUMNS, Cell, Column, Row, Table, percentage
 
 
 def write_table(
@@ -49,18 +49,20 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     with_source = {(key, m) for row in table.rows for key, there in row.published.items() for m in there.values}
     filled = {cell.column.metric for cell in cells if cell.metrics or cell.missing}
     shown = [column for column in table.columns if not column.optional or column.metric in filled]
-    header = ["Row", *table.marks.values()]
+    header = ["Row", *table.facts, *table.marks.values()]
     for column in shown:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
         for key, source in table.sources.items():
             header += (
                 [f"{_heading(column, column.label)}, {source.label}"] if (key, column.metric) in with_source else []
             )
-        labels = dict.fromkeys(cell.label for cell in cells if cell.column == column and cell.metrics)
+        of_column = [cell for cell in cells if cell.column == column and cell.wanted.label == column.label]
+        labels = dict.fromkeys(cell.label for cell in of_column if cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
-        line, own = [row.row], [cell for cell in cells if cell.row == row.row and cell.column in shown]
+        own = [cell for cell in cells if cell.row == row.row and cell.column in shown]
+        line = [row.row, *_facts(table, row, own)]
         line += ["yes" if mark in row.marks else "no" for mark in table.marks]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
@@ -69,8 +71,18 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
             for key, value in cell.published.items():
                 line += [_number_text(value, cell)] if (key, cell.column.metric) in with_source else []
             line.append(cell.text())
-        body.append([*line, percentage(own[0].budget)])
+        budgets = [cell.budget for cell in own if cell.budget is not None]
+        body.append([*line, percentage(budgets[0] if budgets else None)])
+    if all(cell.column.source == "measurement" for cell in cells):
+        return [header, *(line[:-1] for line in body)]
     return [[*header, "Budget"], *body]
+
+
+def _facts(table: Table, row: Row, cells: Sequence[Cell]) -> list[str]:
+    """A row's words, with the data set and metric of its first value."""
+    first = next((cell for cell in cells if cell.metrics), cells[0])
+    dataset = next((metric.dataset for metric in first.metrics.values()), first.paper_dataset)
+    return [row.facts.get(heading, "–").format(dataset=dataset, metric=first.label) for heading in table.facts]
 
 
 def _heading(column: Column, label: str) -> str:
@@ -84,14 +96,29 @@ def _paper_text(paper: float | None, cell: Cell) -> str:
 
 
 def _number_text(value: float | None, cell: Cell) -> str:
-    return "–" if value is None else f"{value:.{cell.column.decimals}f}"
+    return "–" if value is None else f"{value:.{cell.wanted.decimals}f}"
 
 
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
+    recorded = [cell for cell in cells if cell.measurement is None]
+    text = _measurements(cells)
+    if any(cell.metrics for cell in recorded):
+        text = f"{_records(recorded, scale)} {text}"
+    return text.strip() or f"Scale {scale}; nothing measured yet."
+
+
+def _measurements(cells: Sequence[Cell]) -> str:
+    """One sentence on what was measured, where, and at whose shapes."""
+    found = [cell.measurement for cell in cells if cell.measurement is not None]
+    shapes = "; ".join(dict.fromkeys(f"{m.shape} (shapes of scale {m.request.spec.scale})" for m in found))
+    devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
+    return f"Measured: {shapes}. Machine: {devices}." if found else ""
+
+
+def _records(cells: Sequence[Cell], scale: str) -> str:
+    """One sentence on the records: data, split, seeds, and why the paper's values are absent."""
     metrics = [metric for cell in cells for metric in cell.metrics.values()]
-    if not metrics:
-        return f"Scale {scale}; nothing measured yet."
     seeds = sorted({seed for cell in cells for seed in cell.metrics})
     data = dict.fromkeys(f"{m.dataset}, {m.split} split, {m.samples:,} samples" for m in metrics)
     text = (

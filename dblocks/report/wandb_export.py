@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from dblocks.errors import UserError
 from dblocks.identity import run_name
 from dblocks.record import Record
@@ -46,7 +47,7 @@ def tag(text: str) -> str:
 def tags(spec: RunSpec) -> list[str]:
     """The scale, and each table and row the run fills."""
     run = f"{spec.experiment}/{spec.variant}"
-    rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if row.run == run]
+    rows = [(table.table, row.row) for table in load_tables().values() for row in table.rows if run in row.runs]
     return list(dict.fromkeys(tag(text) for text in (spec.scale, *(part for pair in rows for part in pair))))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import wandb
 import wandb_workspaces.reports.v2 as wr
 
-import wandb
 from dblocks.claims import TablePlan
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
@@ -27,7 +27,7 @@ OVERVIEW = "overview"
 def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
     """The report of one table: its text, the paper's values in it, a run set a row, and panels."""
     table, (cells, verdicts) = plan.table, judged_cells(plan)
-    records = [cell for cell in cells if cell.metrics]
+    records = [cell for cell in cells if cell.metrics and cell.measurement is None]
     measured = list(dict.fromkeys(cell.measured for cell in records))
     blocks = sorted(losses_of(plan))
     panels = [
@@ -36,6 +36,7 @@ def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
         wr.BarPlot(title="peak memory, bytes", metrics=["peak_memory_bytes"]),
         wr.BarPlot(title="training, s", metrics=["train_seconds"]),
     ]
+    runsets = [run_set(row, plan) for row in table.rows if any(map(plan.records.get, row.runs))]
     return wr.Report(
         project=PROJECT,
         entity=entity,
@@ -44,9 +45,7 @@ def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
         width="fluid",
         blocks=[
             wr.MarkdownBlock(markdown(table, cells, verdicts, plan.scale)),
-            wr.PanelGrid(
-                runsets=[run_set(row, plan) for row in table.rows if plan.records.get(row.run)], panels=panels
-            ),
+            *([wr.PanelGrid(runsets=runsets, panels=panels)] if runsets else []),  # of measurements W&B has no run
         ],
     )
 

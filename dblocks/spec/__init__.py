@@ -26,9 +26,19 @@ from dblocks.spec.methods import (
     NoPropCTSpec,
     NoPropDTSpec,
     NoPropFMSpec,
+    RecurrentDepthSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, LlamaSpec, MaskedLMSpec, Network, NoPropCNNSpec, ViTSpec
+from dblocks.spec.networks import (
+    AutoencoderSpec,
+    DiTSpec,
+    HuginnSpec,
+    LlamaSpec,
+    MaskedLMSpec,
+    Network,
+    NoPropCNNSpec,
+    ViTSpec,
+)
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
     AutoregressiveTextSpec,
@@ -58,6 +68,7 @@ __all__ = [
     "EndToEndSpec",
     "ForwardForwardSpec",
     "GenerationSpec",
+    "HuginnSpec",
     "ImageGenerationSpec",
     "ImageReconstructionSpec",
     "LatentsSpec",
@@ -74,6 +85,7 @@ __all__ = [
     "NoiseSpec",
     "Part",
     "RandAugmentSpec",
+    "RecurrentDepthSpec",
     "ResourceSpec",
     "RunSpec",
     "SamplingSpec",

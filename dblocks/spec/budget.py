@@ -85,9 +85,15 @@ class ComputeSpec(Part):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1, description="CPU threads of the job.")
+    gpus: int = Field(
+        1, ge=1, description="Processes that train together, a GPU each; each takes an equal share of every batch."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on CUDA only.")
     deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
+    checkpoint_activations: bool = Field(
+        False, description="Keep only what each layer is given and run it again in backward: less memory, more time."
+    )
 
 
 class LoggingSpec(Part):
@@ -103,4 +109,4 @@ class ResourceSpec(Part):
 
     runtime_minutes: int = Field(60, ge=1)
     mem_mb: int = Field(4000, ge=1)
-    gpu: int = Field(0, ge=0)
+    gpu: int = Field(0, ge=0, description="GPUs, for each of the processes (compute.gpus) that train together.")

@@ -80,8 +80,11 @@ class DiffusionBlocksSpec(Part):
     weighting: Literal["paper", "official", "none"] = Field(
         "none", description="w(σ) per sample; mean loss times mean w as the official code does; or no weight."
     )
-    block_order: Literal["iid", "rounds"] = Field(
-        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled."
+    block_order: Literal["iid", "rounds", "turns"] = Field(
+        "iid", description="Block of each step: drawn independently (paper), or each once a round, shuffled or in turn."
+    )
+    schedule: Literal["sampled", "parallel"] = Field(
+        "sampled", description="One job that trains the block of each step, or a job a block and no communication."
     )
     embedders: Literal["shared", "own", "frozen"] = Field(
         "shared",
@@ -122,6 +125,11 @@ class DiffusionBlocksSpec(Part):
                 f"embedders '{self.embedders}' isolates the blocks, so the target table they share must be "
                 "frozen: set target_table to 'frozen'"
             )
+        if self.schedule == "parallel" and (self.embedders, self.block_order) != ("own", "turns"):
+            raise ValueError(
+                f"schedule 'parallel' trains blocks that share nothing, each in its turn: embedders '{self.embedders}' "
+                f"and block_order '{self.block_order}' must be 'own' and 'turns'"
+            )
         return self
 
 
@@ -145,6 +153,15 @@ class ForwardForwardSpec(Part):
     scored_layers: Literal["last", "all_but_first"] = Field(
         "last", description="Layers whose goodness decides the label (official CFF code: last; Hinton: all but first)."
     )
+
+
+class RecurrentDepthSpec(Part):
+    """Stochastic depth with truncated backpropagation (Geiping et al. 2025), the baseline of Table 5: r iterations a
+    step, r − 1 ~ Poisson(e^τ), τ ~ N(ln r̄ − s²/2, s²); r̄ is network.iterations."""
+
+    name: Literal["recurrent_depth"] = "recurrent_depth"
+    log_deviation: float = Field(0.5, ge=0, description="s, deviation of τ.")
+    backpropagated: int = Field(8, ge=1, description="Iterations, the last, that gradients go through.")
 
 
 class BackpropSpec(Part):
@@ -208,6 +225,7 @@ class NoPropFMSpec(Part):
 Method = Annotated[
     EndToEndSpec
     | DiffusionBlocksSpec
+    | RecurrentDepthSpec
     | ContrastiveForwardForwardSpec
     | ForwardForwardSpec
     | BackpropSpec

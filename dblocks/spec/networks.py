@@ -88,6 +88,38 @@ class LlamaSpec(Part):
         return self
 
 
+class HuginnSpec(Part):
+    """Recurrent depth (Geiping et al. 2025) at the size of Pythia-70M, sizes of the paper's Table 5 by default."""
+
+    name: Literal["huginn"] = "huginn"
+    prelude: int = Field(2, ge=1, description="Layers that read the tokens, once.")
+    recurrent: int = Field(4, ge=1, description="Layers that are iterated on the state.")
+    coda: int = Field(2, ge=1, description="Layers that read the last state.")
+    width: int = Field(512, ge=1)
+    heads: int = Field(8, ge=1)
+    hidden: int = Field(2048, ge=1, description="Width inside the gated MLP.")
+    rotary_base: float = Field(50000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    iterations: int = Field(
+        32, ge=1, description="Of the baseline: of inference, and about the mean of training; initial weights suit it."
+    )
+    depth_curve: tuple[int, ...] = Field(
+        (1, 2, 4, 8, 16), description="Other numbers of iterations that text is written with, for the depth curve."
+    )
+
+    @property
+    def layers(self) -> int:
+        """Layers with weights of their own."""
+        return self.prelude + self.recurrent + self.coda
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
+        if any(k < 1 or k == self.iterations for k in self.depth_curve):
+            raise ValueError(f"depth_curve {list(self.depth_curve)}: from 1, and without iterations {self.iterations}")
+        return self
+
+
 class AutoencoderSpec(Part):
     """A small convolutional autoencoder, the stand-in for a published one where that cannot be had."""
 
@@ -128,5 +160,6 @@ class NoPropCNNSpec(Part):
 
 
 Network = Annotated[
-    ViTSpec | MaskedLMSpec | DiTSpec | LlamaSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")
+    ViTSpec | MaskedLMSpec | DiTSpec | LlamaSpec | HuginnSpec | AutoencoderSpec | NoPropCNNSpec,
+    Field(discriminator="name"),
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from dblocks.spec.base import Part
 from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
 from dblocks.spec.methods import DiffusionBlocksSpec, Method, NoPropDTSpec
-from dblocks.spec.networks import Network, NoPropCNNSpec
+from dblocks.spec.networks import HuginnSpec, Network, NoPropCNNSpec
 from dblocks.spec.tasks import AutoregressiveTextSpec, ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
 PARTS_OF_TASK = {
@@ -27,17 +28,28 @@ PARTS_OF_TASK = {
         ),
     },
     "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
-    "autoregressive_text": {"network": ("llama",), "method": ("end_to_end", "diffusion_blocks")},
+    "autoregressive_text": {
+        "network": ("llama", "huginn"),
+        "method": ("end_to_end", "diffusion_blocks", "recurrent_depth"),
+    },
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
+# what several processes can train together
+SHARED = {
+    "task": ("classification", "masked_text", "autoregressive_text", "image_generation"),
+    "method": ("end_to_end", "diffusion_blocks", "recurrent_depth"),
+}
+WITHOUT_LAYERS = ("autoencoder", "noprop_cnn")  # networks that are not made of transformer layers
 # a task with several networks: which of its methods train which
 METHODS_OF_NETWORK = {
     "vit": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
     "noprop_cnn": ("backprop", "diffusion_blocks", "noprop_dt", "noprop_ct", "noprop_fm"),
+    "llama": ("end_to_end", "diffusion_blocks"),
+    "huginn": ("recurrent_depth", "diffusion_blocks"),
 }
 # what a block-wise run on NoProp's CNN does not read: its blocks are whole copies, and their output is the logits
-LAYER_FIELDS = ("layers_per_block", "embedders", "adaln", "label_token", "head_preconditioning")
+LAYER_FIELDS = ("layers_per_block", "schedule", "embedders", "adaln", "label_token", "head_preconditioning")
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
     "name",
@@ -45,9 +57,26 @@ MASKED_FIELDS = {
     "layers_per_block",
     "overlap",
     "block_order",
+    "schedule",
     "embedders",
     "target_table",
     "adaln",
+}
+
+# what a denoiser without a partition reads (Huginn)
+WHOLE_FIELDS = {
+    "layers_per_block",  # all of them, if it is given
+    "name",
+    "num_blocks",
+    "overlap",
+    "noise",
+    "weighting",
+    "target_table",
+    "adaln",
+    "c_noise_scale",
+    "head_preconditioning",
+    "sigma_per",
+    "sampling",
 }
 
 
@@ -93,6 +122,24 @@ class RunSpec(Part):
         return {"name": task} if isinstance(task, str) else task
 
     @model_validator(mode="after")
+    def _can_be_shared(self):
+        """Several processes take shares of a batch: equal ones, of a loss that is a mean over samples."""
+        gpus, method = self.compute.gpus, self.method
+        if gpus == 1:
+            return self
+        if self.task.name not in SHARED["task"] or method.name not in SHARED["method"]:
+            raise ValueError(f"compute.gpus {gpus}: task {self.task.name} by {method.name} trains on one")
+        if isinstance(self.network, NoPropCNNSpec):
+            raise ValueError(f"compute.gpus {gpus}: network noprop_cnn has batch norm, it trains on one")
+        if self.training.batch_size % gpus:
+            raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
+        if getattr(method, "weighting", None) == "official":
+            raise ValueError(f"compute.gpus {gpus}: weighting 'official' is no mean over samples, it trains on one")
+        if self.in_parallel:
+            raise ValueError(f"compute.gpus {gpus}: with method.schedule 'parallel' each block's job has one")
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self):
         """A task's networks and methods; nothing is set that its methods would not read."""
         fits = PARTS_OF_TASK[self.task.name]
@@ -100,6 +147,8 @@ class RunSpec(Part):
             name = getattr(self, section).name
             if name not in fits[section]:
                 raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
+        if self.compute.checkpoint_activations and self.network.name in WITHOUT_LAYERS:
+            raise ValueError(f"compute.checkpoint_activations: network {self.network.name} has no transformer layers")
         methods = METHODS_OF_NETWORK.get(self.network.name, fits["method"])
         if self.method.name not in methods:
             raise ValueError(
@@ -109,6 +158,8 @@ class RunSpec(Part):
             self._leaves_out(DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS, "masks (task masked_text)")
         if isinstance(self.network, NoPropCNNSpec):
             self._leaves_out(LAYER_FIELDS, "network noprop_cnn, whose blocks are whole copies")
+        if isinstance(self.network, HuginnSpec):
+            self._leaves_out(DiffusionBlocksSpec.model_fields.keys() - WHOLE_FIELDS, "network huginn, which is not cut")
         if (self.generation is not None) != (self.task.name == "image_generation"):
             raise ValueError(f"generation: task {self.task.name} {'has none' if self.generation else 'needs it'}")
         if isinstance(self.method, DiffusionBlocksSpec):
@@ -121,6 +172,27 @@ class RunSpec(Part):
             if isinstance(self.task, AutoregressiveTextSpec) and self.method.label_token != "paper":
                 raise ValueError(f"method.label_token: task {self.task.name} has no label; leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _is_not_cut(self):
+        """Huginn as a denoiser has no partition, and is iterated along the grid as often as the baseline."""
+        method = self.method
+        if isinstance(self.network, HuginnSpec) and isinstance(method, DiffusionBlocksSpec):
+            if (method.num_blocks, method.overlap) != (1, 0):
+                raise ValueError("method: Huginn has no partition; give num_blocks: 1 and overlap: 0")
+            if method.sampling.steps != self.network.iterations:
+                raise ValueError(
+                    f"method.sampling.steps: {method.sampling.steps} should be network.iterations, "
+                    f"{self.network.iterations}: both are the iterations of inference"
+                )
+        return self
+
+    def changed(self, fields: Mapping[str, Any]) -> RunSpec:
+        """The same run with some fields of its sections changed, checked anew."""
+        content = self.model_dump()
+        for section, values in fields.items():
+            content[section] = {**content[section], **values}
+        return RunSpec.model_validate(content)
 
     def _leaves_out(self, fields: Iterable[str], what: str) -> None:
         """Raises: ValueError if a block-wise run sets a field that nothing would read."""
@@ -146,6 +218,16 @@ class RunSpec(Part):
         """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
         section = "task" if self.needs is self.task else "generation"
         return self.model_copy(update={section: self.needs.with_identities(identities)})
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that its job asks for."""
+        return self.resources.gpu * self.compute.gpus
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether each block is trained by a job of its own."""
+        return isinstance(self.method, DiffusionBlocksSpec) and self.method.schedule == "parallel"
 
     @property
     def num_blocks(self) -> int:

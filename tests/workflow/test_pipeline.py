@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dblocks.config import load_scales
+from dblocks.measure.measurement import read_measurement
 from dblocks.plan import make_plan
 from dblocks.record import read_record
 from dblocks.tables import load_tables
@@ -55,7 +56,8 @@ def ended_well(process: subprocess.CompletedProcess) -> str:
 def test_every_table_is_built(finished):
     for name, table in TABLES.items():
         folder = finished / "results" / "smoke" / "tables"
-        assert {path.suffix for path in folder.glob(f"{name}.*")} == {".csv", ".md", ".tex"}
+        suffixes = {".csv", ".md", ".tex"} | ({".svg"} if table.figure else set())
+        assert {path.suffix for path in folder.glob(f"{name}.*")} == suffixes
         with open(folder / f"{name}.csv", newline="") as file:
             lines = list(csv.DictReader(file))
         assert {line["row"] for line in lines if line["mean"]} == {row.row for row in table.rows}
@@ -86,6 +88,22 @@ def test_snakemakes_own_report_has_tables_and_page(finished, tmp_path):
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:
         names = {Path(name).name for name in archive.namelist()}
     assert {f"{name}.csv" for name in TABLES} | {"report.html"} <= names
+
+
+def test_blocks_in_parallel_had_a_job_each(finished):
+    root, plan = finished / "results" / "smoke", make_plan({"max_steps": 2, "max_samples": 4})
+    parallel = [run for run in plan.runs if plan.blocks_of(run, 0)]
+    assert len(parallel) >= 2
+    for run in parallel:
+        for path in plan.blocks_of(run, 0):
+            assert (finished / path).exists()
+            assert (root / "benchmarks" / run / f"seed0-block{path.parent.name}.tsv").exists()
+
+
+def test_every_measurement_is_taken(finished):
+    plan = make_plan({"max_steps": 2, "max_samples": 4})
+    for name, request in plan.measurements.items():
+        assert read_measurement(finished / plan.measurement(name)).identity == request.identity
 
 
 def test_called_again_there_is_nothing_to_do(finished):

@@ -35,11 +35,13 @@ onstart:
 wildcard_constraints:
     run="|".join(PLAN.runs) or "none",
     seed=r"\d+",
+    block=r"\d+",
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
     tokens="|".join(PLAN.tokenized()) or "none",
     weights="[a-z0-9-]+",
+    measurement="|".join(PLAN.requests) or "none",
 
 
 def spec_of(wildcards):
@@ -54,7 +56,8 @@ def wandb_files(suffix):
 
 def table_files(table):
     """The files that make up a table."""
-    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")]
+    suffixes = ("csv", "md", "tex", "svg") if PLAN.tables[table].figure else ("csv", "md", "tex")
+    return [f"{ROOT}/tables/{table}.{suffix}" for suffix in suffixes]
 
 
 def tokens_spec(wildcards):

@@ -1,12 +1,13 @@
-"""Tables, from records alone.
+"""Tables and their figures, from records and measurements alone.
 
-INPUTS: record.json of every seed of every row, and the table's plan, which names them.
-OUTPUTS: results/<scale>/tables/<table>.{csv,md,tex}.
+INPUTS: record.json of every seed of every row, measurement.json where rows read one, and the table's plan, which names them.
+OUTPUTS: results/<scale>/tables/<table>.{csv,md,tex}, and .svg where the table has a figure.
 """
 
 
 localrules:
     table,
+    figure,
 
 
 rule table:
@@ -33,6 +34,24 @@ rule table:
         runtime=10,
     shell:
         "python -m dblocks table {input.plan:q} --folder $(dirname {output.csv:q}) > {log:q} 2>&1"
+
+
+rule figure:
+    """The figure of a table that has one."""
+    input:
+        plan=f"{ROOT}/plans/{{table}}.json",
+        records=lambda wildcards: [str(path) for path in PLAN.records_of(wildcards.table)],
+    output:
+        f"{ROOT}/tables/{{table}}.svg",
+    log:
+        f"{ROOT}/logs/figures/{{table}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/figures/{{table}}.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m dblocks figure {input.plan:q} --folder $(dirname {output:q}) > {log:q} 2>&1"
 
 
 # `snakemake table_1` and so on

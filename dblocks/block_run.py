@@ -1,0 +1,123 @@
+"""A run whose blocks are trained in parallel: one job a block, without communication, and the joining of their weights.
+
+Below the run's folder, `blocks/<block>/` (from 1, the noisiest) has a run folder's files: `log.jsonl`, `step-*.pt`,
+`weights-<sha16>.pt` of that block alone, `failed.json`; and `block.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dblocks.budget import baseline_steps
+from dblocks.data.files import write_atomically
+from dblocks.data.prepared import PreparedData
+from dblocks.errors import UserError
+from dblocks.owner import owned
+from dblocks.record import BLOCK
+from dblocks.run import check_data, read_spec, remembered_failure
+from dblocks.runlog import read_log
+from dblocks.spec import RunSpec
+from dblocks.stopping import interrupt_on_sigterm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool = False) -> Path:
+    """Bring one block, counted from 1, to its block.json, from wherever it stands. Returns the path of that.
+
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    """
+    spec = read_spec(spec_path)
+    if not spec.in_parallel:
+        raise UserError(f"{spec_path}: method.schedule is not 'parallel': `dblocks run` trains all blocks in one job")
+    if not 1 <= block <= spec.num_blocks:
+        raise UserError(f"block {block}: {spec_path} has blocks 1 to {spec.num_blocks}")
+    folder = spec_path.parent / "blocks" / str(block)
+    folder.mkdir(parents=True, exist_ok=True)
+    with owned(folder):
+        weights = sorted(folder.glob("weights-*.pt"))
+        if not weights:
+            with remembered_failure(folder), interrupt_on_sigterm():
+                weights = [train_block(spec, block - 1, PreparedData(data_folder), folder, progress)]
+        content = {"block": block, "weights": weights[0].name}
+        write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")
+        for checkpoint in folder.glob("step-*.pt"):
+            checkpoint.unlink()
+    return folder / BLOCK
+
+
+def train_block(spec: RunSpec, block: int, data: PreparedData, folder: Path, progress: bool) -> Path:
+    """Train block `block`, counted from 0; only its parameters and their optimiser state are held."""
+    import torch
+
+    from dblocks.build import build
+    from dblocks.checkpoint import save_verified
+    from dblocks.machine import pick_device
+    from dblocks.training import Trainer
+
+    check_data(spec, data)
+    device = pick_device(spec.compute)
+    torch.set_num_threads(spec.compute.threads)
+    torch.use_deterministic_algorithms(spec.compute.deterministic)
+    method, _ = build(spec, data, device, block=block)
+    trainer = Trainer(spec, method, baseline_steps(spec), folder, device, block)
+    trainer.run(progress)
+    return save_verified(folder, "weights", {"network": trainer.final_weights()})
+
+
+def join_blocks(folder: Path, network: nn.Module) -> Path:
+    """Put the blocks' weights together into a run's folder, and their logs; returns the weights' path.
+
+    Args:
+        network: the whole one, whose tensors must all be there.
+    Raises: UserError if a block is not trained yet, is not of this network, or what they share differs.
+    """
+    from dblocks.checkpoint import save_verified
+
+    count = network.partition.num_blocks
+    parts = [block_weights(folder / "blocks" / str(block)) for block in range(1, count + 1)]
+    joined = merge_weights(parts, folder)
+    if missing := network.state_dict().keys() ^ joined.keys():
+        raise UserError(f"{folder / 'blocks'}: {min(missing)} is not both in the network and in one of the blocks")
+    write_log(folder, [read_log(folder / "blocks" / str(block) / "log.jsonl") for block in range(1, count + 1)])
+    return save_verified(folder, "weights", {"network": joined})
+
+
+def block_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of one finished block."""
+    from dblocks.checkpoint import load_verified
+
+    try:
+        name = json.loads((folder / BLOCK).read_text())["weights"]
+        return load_verified(folder / name)["network"]
+    except FileNotFoundError as error:
+        number = folder.name
+        raise UserError(f"{error.filename}: block {number} is not trained; `dblocks block SPEC {number}`") from error
+    except ValueError as error:
+        raise UserError(f"{error}; remove {folder} to train it again") from error
+
+
+def merge_weights(parts: list[dict[str, Tensor]], folder: Path) -> dict[str, Tensor]:
+    """All tensors of all blocks by name. Raises: UserError if one that several have differs between them."""
+    import torch
+
+    joined: dict[str, Tensor] = {}
+    for part in parts:
+        for name, tensor in part.items():
+            if not torch.equal(joined.setdefault(name, tensor), tensor):
+                raise UserError(f"{folder / 'blocks'}: blocks differ in {name}, which they share and must not train")
+    return joined
+
+
+def write_log(folder: Path, logs: list[list[dict[str, Any]]]) -> None:
+    """One log of the run from the blocks': at each step the losses that were noted, and seconds of all together."""
+    count, seconds, lines = len(logs), [0.0] * len(logs), {}
+    for step, block, line in sorted((line["step"], block, line) for block, log in enumerate(logs) for line in log):
+        seconds[block] = line["seconds"]
+        whole = lines.setdefault(step, {"step": count * step, "loss": {}, "learning_rate": line["learning_rate"]})
+        whole["loss"] |= line["loss"]
+        whole["seconds"] = round(sum(seconds), 3)
+    write_atomically(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines.values()))

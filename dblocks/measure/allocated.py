@@ -1,0 +1,43 @@
+"""The CUDA allocator's peak over real training steps, beside what memory.py accounts for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+
+from dblocks.build import build
+from dblocks.measure.made_up import made_up_data
+from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.spec import RunSpec
+from dblocks.training import Trainer
+
+ROUNDS = 2  # in the first, gradients of the step before and the optimiser's state are not there yet
+
+
+def steps_of(spec: RunSpec, block: int | None) -> Iterator[int]:
+    """Steps that train `block`; None: all steps."""
+    for step in count():
+        if block is None or block_of_step("rounds", spec.seed, step, spec.num_blocks) == block:
+            yield step
+
+
+def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | None = None) -> int | None:
+    """Peak bytes of training steps on `device`, transient ones included; None where they do not fit.
+
+    Args:
+        block: train this block alone; None: the network as it is.
+    """
+    before = torch.cuda.memory_allocated(device)
+    spec = spec.changed({"compute": {"device": "cuda"}})
+    try:
+        method, _ = build(spec, made_up_data(spec, folder), device, block=block)
+        trainer = Trainer(spec, method, 10**6, folder, device)
+        torch.cuda.reset_peak_memory_stats(device)
+        for step in islice(steps_of(spec, block), ROUNDS * (spec.num_blocks if block is None else 1)):
+            trainer.train_step(step)
+        return torch.cuda.max_memory_allocated(device) - before
+    except torch.OutOfMemoryError:
+        return None

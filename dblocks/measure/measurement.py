@@ -1,0 +1,73 @@
+"""measurement.json: what was measured of a network, at which shape, on which machine; tables read it like a record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from dblocks.config import first_error
+from dblocks.data.files import write_atomically
+from dblocks.errors import UserError
+from dblocks.measure.request import MEASUREMENT, Request
+from dblocks.record import Machine, Metric
+from dblocks.spec import Part
+
+
+class Measurement(Part):
+    """A measurement taken. The request is whole, so it explains itself."""
+
+    format: int = Field(1, description="Version of this format.")
+    identity: str
+    request: Request
+    shape: str = Field(description="What was measured, in words: network, batch, precision.")
+    metrics: list[Metric] = Field(min_length=1)
+    machine: Machine
+    finished: datetime
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, None where it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+def take(request_path: Path) -> Path:
+    """Measure what a request.json asks for and write measurement.json beside it; returns its path.
+
+    Raises: UserError if the request cannot be read.
+    """
+    from dblocks.machine import describe, pick_device
+
+    request = read(request_path, Request)
+    device = pick_device(request.spec.compute)
+    shape, metrics = import_module(f"dblocks.measure.{request.kind}").measure(request, device)
+    measurement = Measurement(
+        identity=request.identity,
+        request=request,
+        shape=shape,
+        metrics=metrics,
+        machine=describe(request.spec.compute, device),
+        finished=datetime.now(UTC),
+    )
+    path = request_path.parent / MEASUREMENT
+    write_atomically(path, measurement.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_measurement(path: Path) -> Measurement:
+    """Read and validate a measurement.
+
+    Raises: UserError naming the file and the field that is wrong or missing.
+    """
+    return read(path, Measurement)
+
+
+def read(path: Path, model: type[Part]):
+    """A JSON file as `model`."""
+    try:
+        return model.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error

@@ -1,0 +1,92 @@
+"""Recurrent depth (Geiping et al. 2025): a random number of iterations a step, gradients through the last few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dblocks import seeds
+from dblocks.methods.end_to_end import EndToEnd
+from dblocks.networks.huginn import Huginn, HuginnReader
+from dblocks.processes import own_share
+from dblocks.spec import RecurrentDepthSpec, RunSpec
+from dblocks.text_generation import TextPredictor, sample_nucleus, write_on
+from dblocks.training import Step
+
+LIKELIEST = 1e-12  # a nucleus of one token
+
+
+def curve_name(iterations: int) -> str:
+    """What metrics at another number of iterations than the main one begin with."""
+    return f"iterations_{iterations}_"
+
+
+def depth_of_step(method: RecurrentDepthSpec, iterations: int, seed: int, step: int) -> int:
+    """Iterations r of training step `step`: Poisson(e^τ) + 1, τ ~ N(ln r̄ − s²/2, s²), so that e^τ has mean r̄
+    (their Equation 1; at r̄ = 32, s = ½ r has mean 33 and median 29)."""
+    draws = seeds.generator("cpu", seed, "depth", step)
+    s = method.log_deviation
+    tau = math.log(iterations) - s**2 / 2 + s * torch.randn(1, generator=draws, dtype=torch.float64)
+    return int(torch.poisson(tau.exp(), generator=draws).item()) + 1
+
+
+class RecurrentDepth(EndToEnd):
+    """Trains Huginn to predict the next token by truncated backpropagation; text is sampled from the nucleus."""
+
+    def __init__(self, spec: RunSpec, network: Huginn, task):
+        super().__init__(network, task)
+        self.spec = spec
+
+    def training_step(self, step: int) -> Step:
+        batch, method = self.task.batch(step), self.spec.method
+        depth = depth_of_step(method, self.spec.network.iterations, self.spec.seed, step)
+        state = self.network.start(batch.inputs.shape, seeds.generator(self.task.device, self.spec.seed, "state", step))
+        inputs, targets, state = own_share(batch.inputs, batch.targets, state)
+        logits = self.network(inputs, state, depth, method.backpropagated)
+        return Step(self.task.loss(logits, targets))
+
+    def predictors(self) -> dict[str, TextPredictor]:
+        """At the main number of iterations, sampled from the nucleus and, as the denoiser writes, greedily; and at the
+        other numbers of the depth curve."""
+        network = self.spec.network
+        return {
+            "": self.at(network.iterations),
+            "greedy_": self.at(network.iterations, greedy=True),
+            **{curve_name(k): self.at(k) for k in network.depth_curve},
+        }
+
+    def at(self, iterations: int, greedy: bool = False) -> TextPredictor:
+        """The trained network with so many iterations."""
+        return TextPredictor(self._writer(iterations, greedy), self._judge(iterations))
+
+    def _judge(self, iterations: int) -> Callable[[Tensor, torch.Generator], Tensor]:
+        def nll(windows: Tensor, generator: torch.Generator) -> Tensor:
+            tokens = windows[:, :-1]
+            logits = self.network(tokens, self.network.start(tokens.shape, generator), iterations)
+            return F.cross_entropy(logits.float().transpose(1, 2), windows[:, 1:], reduction="none")
+
+        return nll
+
+    def _writer(self, iterations: int, greedy: bool) -> Callable[[Tensor, int, torch.Generator], Tensor]:
+        top_p = LIKELIEST if greedy else self.spec.task.top_p
+
+        def go_on(prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
+            states = self.network.start((len(prompts), prompts.shape[1] + count), generator)
+            if self.spec.task.cache:
+                reader = HuginnReader(self.network, states, iterations)
+                return write_on(lambda new: sample_nucleus(reader.read(new), top_p, generator), prompts, count)
+            seen = prompts[:, :0]
+
+            def step(new: Tensor) -> Tensor:
+                nonlocal seen
+                seen = torch.cat([seen, new], dim=1)
+                logits = self.network(seen, states[:, : seen.shape[1]], iterations)
+                return sample_nucleus(logits[:, -1], top_p, generator)
+
+            return write_on(step, prompts, count)
+
+        return go_on

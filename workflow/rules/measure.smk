@@ -1,0 +1,32 @@
+"""Measurements of networks: memory, wall time. They need neither data nor trained weights.
+
+INPUTS: request.json. OUTPUTS: results/<scale>/measurements/<name>-<hash8>/measurement.json.
+"""
+
+
+def measuring_threads(measurement):
+    """Cores a measurement takes on this machine: all of them where it is timed."""
+    if PLAN.is_timed(measurement) and workflow.local_exec:
+        return workflow.cores
+    return PLAN.request(measurement).spec.compute.threads
+
+
+rule measure:
+    """Take one measurement."""
+    input:
+        f"{ROOT}/measurements/{{measurement}}/request.json",
+    output:
+        f"{ROOT}/measurements/{{measurement}}/measurement.json",
+    log:
+        f"{ROOT}/logs/measurements/{{measurement}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/measurements/{{measurement}}.tsv"
+    # what is timed has the machine to itself: it takes every core, and on a cluster a node of its own
+    threads: lambda wildcards: measuring_threads(wildcards.measurement)
+    resources:
+        gpu=lambda wildcards: PLAN.measuring_gpus(wildcards.measurement),
+        mem_mb=4000,
+        runtime=30,
+        slurm_extra=lambda wildcards: "'--exclusive'" if PLAN.is_timed(wildcards.measurement) else "",
+    shell:
+        "python -m dblocks measure {input:q} > {log:q} 2>&1"
