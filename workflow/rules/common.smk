@@ -49,6 +49,13 @@ def spec_of(wildcards):
     return PLAN.spec(wildcards.run, int(wildcards.seed))
 
 
+def measuring_threads(measurement):
+    """Cores a measurement takes on this machine: all of them where it is timed."""
+    if PLAN.is_timed(measurement) and workflow.local_exec:
+        return workflow.cores
+    return PLAN.request(measurement).spec.compute.threads
+
+
 def wandb_files(suffix):
     """The files of all W&B reports."""
     return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.tables, "overview")]

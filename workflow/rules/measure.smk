@@ -4,13 +4,6 @@ INPUTS: request.json. OUTPUTS: results/<scale>/measurements/<name>-<hash8>/measu
 """
 
 
-def measuring_threads(measurement):
-    """Cores a measurement takes on this machine: all of them where it is timed."""
-    if PLAN.is_timed(measurement) and workflow.local_exec:
-        return workflow.cores
-    return PLAN.request(measurement).spec.compute.threads
-
-
 rule measure:
     """Take one measurement."""
     input:
