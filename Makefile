@@ -5,7 +5,7 @@ CORES ?= 2
 # one thread a process: two jobs at once beat one job on two threads
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup smoke test test-slow lint format schemas bench clean
+.PHONY: setup smoke test test-slow faults lint format schemas bench clean
 
 setup: .venv/ready  ## .venv with the exact tested versions
 
@@ -24,6 +24,9 @@ test: setup lint  ## the tests that must always pass
 
 test-slow: setup  ## the minutes-long ones as well
 	$(BIN)/python -m pytest
+
+faults: setup  ## SIGKILL, full disk, preemption …, each done to the real thing; needs root for SLURM and tmpfs
+	$(BIN)/python -m tests.faults
 
 lint: setup
 	$(BIN)/ruff check .

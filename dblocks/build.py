@@ -10,19 +10,24 @@ from torch.utils.checkpoint import checkpoint
 
 from dblocks import seeds
 from dblocks.blocks import keep_block
-from dblocks.budget import baseline_steps
+from dblocks.budget import baseline_steps, steps_per_epoch
 from dblocks.data.prepared import PreparedData
 from dblocks.machine import wants_compile
 from dblocks.masking import mask_partition
+from dblocks.methods.backprop import Backprop
 from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
 from dblocks.methods.masked_diffusion import MaskedDiffusion
+from dblocks.methods.noprop_ct import NoPropCT
+from dblocks.methods.noprop_dt import NoPropDT
+from dblocks.methods.noprop_fm import NoPropFM
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
 from dblocks.networks.masked_lm import MaskedLM
+from dblocks.networks.noprop_cnn import ClassEmbedding, NoPropDenoiser, NoPropNetwork, class_prototypes
 from dblocks.networks.transformer import TransformerLayer
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
@@ -109,8 +114,10 @@ def build_image_reconstruction(
 def build_classification(
     spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
 ) -> tuple[Any, Classification]:
-    """A ViT, trained in any of the ways there are."""
+    """A classifier, trained in any of the ways there are for its network."""
     task = Classification(spec, data, device)
+    if spec.network.name == "noprop_cnn":
+        return build_noprop(spec, task), task
     shape, classes = task.info.image_shape, task.info.num_classes
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
     match spec.method.name:
@@ -127,3 +134,29 @@ def build_classification(
         case "forward_forward":
             method = ForwardForward(spec, LayerwiseViT(spec.network, shape, classes, extra_tokens=1), task)
     return method, task
+
+
+def build_noprop(spec: RunSpec, task: Classification) -> Any:
+    """NoProp's CNN: one copy, or one for each step or noise interval."""
+    shape, classes, method = task.info.image_shape, task.info.num_classes, spec.method
+    prototypes = None
+    if spec.network.embedding == "prototype":
+        prototypes = class_prototypes(task.normalize(task.images).cpu(), task.labels.cpu(), classes)
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    embedding = ClassEmbedding(spec.network, classes, prototypes)
+
+    def network(copies: int, timed: bool) -> NoPropNetwork:
+        return NoPropNetwork(spec.network, copies, timed, shape, embedding)
+
+    match method.name:
+        case "diffusion_blocks":
+            partition = partition_of(method, method.num_blocks)
+            return DiffusionBlocksMethod(spec, NoPropDenoiser(spec.network, method, partition, shape, embedding), task)
+        case "noprop_dt":
+            sweep = min(steps_per_epoch(spec), baseline_steps(spec))  # a cut run reaches every block too
+            return NoPropDT(spec, network(method.num_blocks, timed=False), task, sweep)
+        case "noprop_ct":
+            return NoPropCT(spec, network(1, timed=True), task)
+        case "noprop_fm":
+            return NoPropFM(spec, network(1, timed=True), task)
+    return Backprop(spec, network(method.copies, timed=False), task)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,21 @@ def save_verified(folder: Path, stem: str, state: dict[str, Any]) -> Path:
 def load_verified(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `save_verified` wrote; tensors and plain data only, nothing is unpickled beyond them.
 
-    Raises: ValueError if the content is not what the name promises.
+    Raises: ValueError if the content is not what the name promises, or is no state.
     """
     match = NAME.match(path.name)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:16]
     if match is None or match["digest"] != digest:
         raise ValueError(f"{path}: content has sha256 {digest}…, its name says otherwise (truncated or changed)")
-    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a stranger's pickle; the error below says what matters
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: holds something else than tensors and plain data; nothing of it was run") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds a {type(state).__name__}, not a state")
+    return state
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -42,7 +42,8 @@ class Denoiser(Protocol):
 class DiffusionBlocks:
     """A denoising network together with its noise: the training loss of one block and the routed sampler.
 
-    `guidance` other than 1 needs a denoiser that has `unconditional(inputs)`, the inputs that say nothing.
+    `guidance` other than 1 needs a denoiser that has `unconditional(inputs)`, the inputs that say nothing. A denoiser
+    may have `keep(inputs)`, the inputs with room for what of them depends on neither z nor σ: computed once a sample.
     """
 
     denoiser: Denoiser
@@ -68,7 +69,7 @@ class DiffusionBlocks:
     def training_loss(self, block: int, inputs: Tensor, labels: Tensor, sigma: Tensor, epsilon: Tensor) -> Tensor:
         """Equation (6): weighted loss of D_b(y + σ·ε, σ), a scalar; only block `block`'s layers run."""
         y = self.denoiser.target(labels)
-        z = y + _per_sample(sigma, y) * epsilon
+        z = y + per_sample(sigma, y) * epsilon
         loss = self.denoiser.loss(self.denoiser.denoise(block, z, sigma, inputs), labels)
         return weighted_mean(loss, self.denoiser.precondition.weight(sigma), self.spec.weighting)
 
@@ -97,11 +98,12 @@ class DiffusionBlocks:
             epsilon: standard normal noise [N, *target_shape].
         Returns: the last prediction (logits for discrete targets, the clean target otherwise).
         """
+        kept = self.denoiser.keep(inputs) if hasattr(self.denoiser, "keep") else inputs
         return euler_sample(
-            lambda level, z: self.predict_at(level, z, inputs), self.denoiser.bridge, self.grid, self.start(epsilon)
+            lambda level, z: self.predict_at(level, z, kept), self.denoiser.bridge, self.grid, self.start(epsilon)
         )
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """[N] → [N, 1, …] with as many dimensions as `like`."""
     return values.view(-1, *[1] * (like.ndim - 1))

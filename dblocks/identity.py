@@ -27,12 +27,11 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    later = ((content, "generation"), (content["training"], "ema_ramp"), (content["compute"], "checkpoint_activations"))
-    for section, field in later:
-        if section[field] in (None, False):
+    unset = ((content, "generation", None), (content["training"], "ema_ramp", None))
+    unset += ((content["training"], "optimizer", "adamw"), (content["compute"], "checkpoint_activations", False))
+    for section, field, value in (*unset, (content["compute"], "gpus", 1)):
+        if section[field] == value:
             del section[field]
-    if spec.compute.gpus == 1:
-        del content["compute"]["gpus"]
     if not spec.in_parallel:
         content["method"].pop("schedule", None)
     content["fingerprint"] = data_fingerprint(spec.data)

@@ -86,7 +86,11 @@ class Record(Part):
     weights: str = Field(description="File name of the final weights beside the record; its name holds its checksum.")
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of that name, None where it was not measured."""
+        """The metric of that name, None where it was not measured; `parameters` is the network's size."""
+        if name == "parameters":
+            first = self.metrics[0]
+            known = {"unit": "", "dataset": first.dataset, "split": first.split, "samples": first.samples}
+            return Metric(name=name, value=self.parameters, **known)
         return next((metric for metric in self.metrics if metric.name == name), None)
 
 

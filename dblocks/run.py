@@ -8,7 +8,11 @@ In a run's folder: `spec.json` (what to do), `log.jsonl`, `step-*.pt` (checkpoin
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -69,7 +73,7 @@ def execute(
     with processes.joined(spec):
         if not processes.is_first():
             return assist(spec, spec_path.parent, data_folder)
-        with owned(spec_path.parent):
+        with owned(spec_path.parent), disk_full_in_one_line(spec_path.parent):
             return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
 
 
@@ -88,6 +92,19 @@ def assist(spec: RunSpec, folder: Path, data_folder: Path) -> Path:
         method, _ = build(spec, PreparedData(data_folder), device)
         Trainer(spec, method, total_steps(spec), folder, device).run()
     return folder / RECORD
+
+
+@contextlib.contextmanager
+def disk_full_in_one_line(folder: Path) -> Iterator[None]:
+    """Turns what the system says of a full disk into one line with what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{folder}: {os.strerror(error.errno)}; make room and start again, it goes on from the last checkpoint"
+        ) from error
 
 
 def _execute(
@@ -185,7 +202,11 @@ def train_and_evaluate(
     if wandb_mode != "off":
         from dblocks.report.wandb_export import export
 
-        export(record, folder, wandb_mode)
+        try:
+            export(record, folder, wandb_mode)
+        except UserError as error:  # what was measured does not depend on where it is shown
+            print(f"dblocks: warning: {error}; `snakemake wandb_sync` uploads it later", file=sys.stderr)
+            shutil.rmtree(folder / "wandb", ignore_errors=True)  # half of it: the log has all
     return record
 
 

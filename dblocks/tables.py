@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
+from dblocks.published import Published, Source, beside
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
@@ -82,6 +83,8 @@ class Row(Part):
     paper: dict[str, float] = Field({}, description="The paper's values by metric.")
     paper_dataset: str | None = Field(None, description="Data set of its paper values; default: the table's.")
     note: str | None = None
+    marks: list[str] = Field([], description="The table's marks that this row bears.")
+    published: dict[str, Published] = Field({}, description="Its values in other publications, by source's key.")
 
     @property
     def runs(self) -> list[str]:
@@ -113,6 +116,8 @@ class Table(Part):
     paper_dataset: str = Field(description="Data set of the paper's values: they stand only beside results on it.")
     columns: list[Column]
     rows: list[Row]
+    marks: dict[str, str] = Field({}, description="What a row may be, yes or no: heading by key.")
+    sources: dict[str, Source] = Field({}, description="Publications besides the paper, by key.")
     figure: Figure | None = None
 
     @property
@@ -129,10 +134,14 @@ class Table(Part):
     def _names_fit(self):
         metrics = {column.metric for column in self.columns}
         for row in self.rows:
-            if unknown := set(row.paper) - metrics:
-                raise ValueError(f"row '{row.row}': paper value for {sorted(unknown)}, which is no column")
-            if unknown := set(row.reads) - metrics:
-                raise ValueError(f"row '{row.row}': reads {sorted(unknown)}, which is no column")
+            published = {metric for there in row.published.values() for metric in there.values}
+            for origin, values in (("paper", set(row.paper)), ("published", published), ("read", set(row.reads))):
+                if unknown := values - metrics:
+                    raise ValueError(f"row '{row.row}': {origin} value for {sorted(unknown)}, which is no column")
+            if unknown := set(row.marks) - set(self.marks):
+                raise ValueError(f"row '{row.row}': marks {sorted(unknown)} are not in the table's {list(self.marks)}")
+            if unknown := set(row.published) - set(self.sources):
+                raise ValueError(f"row '{row.row}': published {sorted(unknown)} is none of the table's sources")
             if not row.runs and row.measurement is None:
                 raise ValueError(f"row '{row.row}': needs run or measurement")
         if self.figure and (unknown := set(self.figure.parts) - metrics):
@@ -152,6 +161,8 @@ class Cell:
         paper_dataset: the data set of the row's paper values.
         metrics: the metric by seed; empty where missing.
         missing: why, where there is nothing.
+        published: other publications' values by source, under the same rule as the paper's.
+        marks: what the row is, by the table's marks.
         measurement: where a measurement is read, what was measured.
     """
 
@@ -165,6 +176,8 @@ class Cell:
     records: tuple[str, ...]
     missing: str | None = None
     paper_dataset: str = ""
+    published: Mapping[str, float | None] = field(default_factory=dict)
+    marks: Mapping[str, bool] = field(default_factory=dict)
     read: Column | None = None
     measurement: Measurement | None = None
 
@@ -235,7 +248,9 @@ class Cell:
             "unit": self.column.unit,
             "scale": self.scale,
         }
-        return {**fixed, **text, "record": ";".join(self.records)}
+        more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}
+        more |= {source: "" if value is None else str(value) for source, value in self.published.items()}
+        return {**fixed, **text, "record": ";".join(self.records), **more}
 
     def text(self) -> str:
         """How the cell reads in a table: mean ± sd (n), or why it is empty."""
@@ -304,31 +319,34 @@ def table_cells(
             run, read = row.reading(column)
             common = {"table": table.table, "row": row.row, "column": column, "read": read, "scale": scale}
             common["paper_dataset"] = row.paper_dataset or table.paper_dataset
-            paper = row.paper.get(column.metric)
+            common["marks"] = {mark: mark in row.marks for mark in table.marks}
             if column.source == "measurement":
-                cells.append(measured_cell(common, paper, (measurements or {}).get(row.measurement or "")))
+                found = (measurements or {}).get(row.measurement or "")
+                cells.append(measured_cell(common, row.paper.get(column.metric), found))
             else:
-                cells.append(recorded_cell(common, paper, records.get(run, []), missing.get(run)))
+                cells.append(recorded_cell(table, row, common, records.get(run, []), missing.get(run)))
     return cells
 
 
 def recorded_cell(
-    common: Mapping[str, Any], paper: float | None, found: Sequence[tuple[str, Record]], missing: str | None
+    table: Table, row: Row, common: Mapping[str, Any], found: Sequence[tuple[str, Record]], missing: str | None
 ) -> Cell:
     """A cell of records: one value a seed."""
-    read = common["read"]
+    read, metric_key = common["read"], common["column"].metric
     metrics = {record.spec.seed: metric for _, record in found if (metric := read.of(record)) is not None}
     if len({metric.name for metric in metrics.values()}) > 1:
-        raise UserError(f"row '{common['row']}': {read.metric} and its substitute in records of one run")
-    on_paper_data = found and found[0][1].spec.data.name == common["paper_dataset"]
+        raise UserError(f"row '{row.row}': {read.metric} and its substitute in records of one run")
+    data = found[0][1].spec.data.name if found else None
     substituted = any(metric.name != read.metric for metric in metrics.values())
+    on_paper_data = data == common["paper_dataset"] and not substituted
     return Cell(
         **common,
-        paper=paper if on_paper_data and not substituted else None,
+        paper=row.paper.get(metric_key) if on_paper_data else None,
         metrics=metrics,
         budget=found[0][1].budget if found else None,
         records=tuple(path for path, _ in found) if metrics else (),
         missing=missing,
+        published=beside(table.sources, row.published, metric_key, None if substituted else data),
     )
 
 

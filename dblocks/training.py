@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dblocks import processes, seeds
-from dblocks.checkpoint import load_newest, save_checkpoint
+from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.machine import autocast
 from dblocks.runlog import RunLog
@@ -139,7 +139,8 @@ class Trainer:
         self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
         self.block = block
         self.network, training = method.network, spec.training
-        self.optimizer = torch.optim.AdamW(
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
+        self.optimizer = kind(
             [{"lr": training.learning_rate, **group} for group in method.parameter_groups()],
             betas=training.betas,
             weight_decay=training.weight_decay,
@@ -220,7 +221,12 @@ class Trainer:
         self._since = now
 
     def _log(self, log: RunLog, done: int, bar: Any) -> None:
-        losses = self.buffer.drain()
+        try:
+            losses = self.buffer.drain()
+        except TrainingFailed as error:
+            kept = checkpoints(self.folder)
+            last = f"last good checkpoint {kept[0].name}" if kept else "no checkpoint yet"
+            raise TrainingFailed(f"{error}; {last}") from None
         if losses:
             self._tick()
             rate = self.optimizer.param_groups[0]["lr"]

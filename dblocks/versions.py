@@ -22,6 +22,11 @@ COMPONENTS = {
     "task.image_reconstruction": 1,
     "data.latents": 1,
     "metric.fid": 1,
+    "network.noprop_cnn": 1,
+    "method.backprop": 1,
+    "method.noprop_dt": 1,
+    "method.noprop_ct": 1,
+    "method.noprop_fm": 1,
     "measure.memory": 1,
     "measure.wall_time": 1,
 }

@@ -171,7 +171,7 @@ def variations(part: BaseModel) -> Iterator[tuple[str, BaseModel]]:
     """`part` with one leaf changed, for every leaf, and the leaf's path."""
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
-        if name in ("generation", "latents") and value is None:
+        if name in ("generation", "latents", "layers_per_block") and value is None:
             continue  # not of this task, not of this run
         if isinstance(value, BaseModel):
             for path, changed in variations(value):
@@ -191,7 +191,7 @@ WHOLE = {
 def whole(run: str) -> dict:
     """Overrides that leave no field of the run's own kind empty."""
     spec, more = resolve(run, "paper"), {}
-    if spec.method.name == "diffusion_blocks":
+    if spec.method.name == "diffusion_blocks" and hasattr(spec.network, "layers"):
         rest = spec.network.layers - spec.num_blocks + 1
         more["method"] = {"layers_per_block": [rest] + [1] * (spec.num_blocks - 1)}
     if spec.generation:
@@ -290,6 +290,20 @@ def test_blocks_take_b_times_the_steps(num_blocks):
     assert total_steps(spec) == num_blocks * total_steps(resolve("vit/end_to_end", "paper"))
 
 
+def test_copies_of_noprop_dt_take_t_times_the_steps_and_the_other_networks_once():
+    once = 150 * (50_000 // 128)
+    assert total_steps(resolve("noprop/backprop", "paper")) == once
+    assert total_steps(resolve("noprop/dt", "paper")) == 10 * once
+    assert total_steps(resolve("noprop/ct", "paper")) == 1000 * (50_000 // 128)
+    assert total_steps(resolve("noprop/diffusion_blocks", "paper")) == 3 * 1000 * (50_000 // 128)
+
+
+def test_noprops_cnn_takes_any_number_of_blocks():
+    for blocks in (1, 2, 7):
+        over = {"method": {"num_blocks": blocks}}
+        assert resolve("noprop/diffusion_blocks", "smoke", overrides=over).num_blocks == blocks
+
+
 def test_an_epoch_drops_the_incomplete_batch():
     spec = resolve("vit/end_to_end", "paper")
     assert steps_per_epoch(spec) == 50_000 // 128
@@ -350,6 +364,20 @@ def test_max_steps_cuts_the_baseline_and_the_probe(max_steps):
         ("vit/diffusion_blocks", {"method": {"num_blocks": 5}}, ["layers", "5 blocks"]),
         ("vit/end_to_end", {"data": {"evaluation_split": "validation"}}, ["train_split"]),
         ("vit/end_to_end", {"task": "masked_text"}, ["network.name", "vit", "masked_lm"]),
+        (
+            "vit/end_to_end",
+            {"method": {"name": "noprop_dt"}},
+            ["method.name", "noprop_dt", "network vit", "end_to_end"],
+        ),
+        ("noprop/dt", {"method": {"name": "end_to_end"}}, ["method.name", "end_to_end", "noprop_cnn", "backprop"]),
+        ("noprop/dt", {"network": {"name": "dit"}}, ["network.name", "dit", "noprop_cnn"]),
+        ("noprop/dt", {"network": {"embedding": "two_hot"}}, ["network", "embedding", "two_hot"]),
+        ("noprop/dt", {"method": {"alpha_bar_range": [0.5, 0.1]}}, ["alpha_bar_range", "0.5", "0.1"]),
+        ("noprop/dt", {"data": {"name": "austen"}}, ["data.name", "austen", "images"]),
+        ("noprop/dt_dim20", {"network": {"label_branch": "shared"}}, ["label_branch", "learned"]),
+        ("noprop/ct", {"method": {"gamma_start": 8.0}}, ["gamma_start 8.0", "gamma_end"]),
+        ("noprop/diffusion_blocks", {"method": {"layers_per_block": [1, 1, 1]}}, ["layers_per_block", "whole copies"]),
+        ("noprop/diffusion_blocks", {"method": {"label_token": "official"}}, ["method.label_token", "noprop_cnn"]),
         ("mdm/end_to_end", {"data": {"name": "digits"}}, ["data.name", "digits", "characters"]),
         ("mdm/end_to_end", {"network": {"width": 66}}, ["width 66", "heads 4"]),
         ("mdm/end_to_end", {"method": {"name": "forward_forward"}}, ["method.name", "forward_forward"]),

@@ -20,6 +20,7 @@ from dblocks.runlog import read_log
 GOLDEN = Path(__file__).parent / "golden"
 # each component's numbers once: variants of image experiments differ in fields of one method alone
 SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
+SAME_CODE += ("noprop/backprop_", "noprop/dt_", "noprop/ct_", "noprop/fm_", "noprop/diffusion_blocks_")
 SAME_CODE += ("vit/isolated_", "dit_cifar10/isolated_")  # a field of the method, and the same steps in several jobs
 RUNS = [
     f"{name}/{variant}"

@@ -27,7 +27,7 @@ from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.run import execute
 from dblocks.runlog import RunLog, read_log
 from dblocks.spec import TrainingSpec
-from dblocks.training import MovingAverage, Trainer, learning_rate_factor
+from dblocks.training import MovingAverage, Step, Trainer, learning_rate_factor
 
 TOTAL = 24
 # everything that has a state or draws numbers: moving average, schedule, dropout, augmentation, blocks
@@ -535,3 +535,17 @@ def test_log_means_are_over_the_steps_of_each_block_since_the_line_before(traine
         means = {b: math.fsum(v for c, v in of_line if c == b) / sum(c == b for c, _ in of_line) for b in blocks}
         assert line["loss"] == pytest.approx(means)
     assert [line["step"] for line in heard] == [8, 16, 24]
+
+
+@pytest.mark.parametrize(("optimizer", "moved"), [("adamw", 0.01 * 0.1), ("adam", 0.01)])
+def test_weight_decay_is_apart_from_the_gradient_or_part_of_it(trainer, tmp_path, optimizer, moved):
+    """Without a gradient of the loss AdamW shrinks a weight w by rate·decay·w; Adam's first step is the rate, since it
+    normalises the decay's gradient like any other."""
+    training = {"optimizer": optimizer, "weight_decay": 0.1, "learning_rate": 0.01, "schedule": "constant"}
+    t = trainer(tmp_path, "end_to_end", {"training": training})
+    with torch.no_grad():
+        for parameter in t.network.parameters():
+            parameter.fill_(1.0)
+    t.method.training_step = lambda step: Step(0 * sum(p.sum() for p in t.network.parameters()))
+    t.train_step(0)
+    assert all(torch.allclose(1 - p, torch.full_like(p, moved), rtol=1e-3) for p in t.network.parameters())

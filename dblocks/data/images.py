@@ -28,7 +28,12 @@ def load_images(info: ImageDataset, source: Source) -> tuple[dict[str, np.ndarra
         content checksum, the same for every order of the samples.
     Raises: UserError naming the file and what is wrong with it.
     """
-    loader = {"npy": load_npy, "parquet": load_parquet, "archive": load_archive}[source.kind]
+    loaders = {"npy": load_npy, "parquet": load_parquet, "archive": load_archive}
+    if info.original is not None:
+        from dblocks.data.tiny_imagenet import load_original
+
+        loaders |= {"original": load_original, "archive": load_original}
+    loader = loaders[source.kind]
     arrays = loader(source.path, info)
     content = hashlib.sha256()
     for split, size in (("train", info.train_size), ("test", info.test_size)):
@@ -100,17 +105,18 @@ def load_npy(folder: Path, info: ImageDataset) -> dict[str, np.ndarray]:
 
 
 def load_parquet(folder: Path, info: ImageDataset) -> dict[str, np.ndarray]:
-    """A folder in the hub's layout: `img` holds encoded images {bytes, path}, `info.label_column` the labels.
+    """A folder in the hub's layout: `info.image_column` holds encoded images {bytes, path}, `info.label_column` labels.
 
     Files without the hub's own schema metadata read the same.
     """
     arrays = {}
     for split, size in (("train", info.train_size), ("test", info.test_size)):
         images, labels = np.empty((size, *info.image_shape), np.uint8), []
-        for encoded, label, path in _rows(whole_shards(folder, split), ("img", info.label_column)):
+        part = "train" if split == "train" else info.test_part
+        for encoded, label, path in _rows(whole_shards(folder, part), (info.image_column, info.label_column)):
             if len(labels) == size:
                 raise UserError(f"{path}: more than the {size} {split} images of {info.name}")
-            images[len(labels)] = decode_image(encoded, info.image_shape, f"{path}, image {len(labels)}")
+            images[len(labels)] = decode_image(encoded, info, f"{path}, image {len(labels)}")
             labels.append(label)
         if len(labels) != size:
             raise UserError(f"{folder}: {len(labels)} {split} images, {info.name} has {size}")
@@ -161,22 +167,25 @@ def parquet_batches(path: Path, columns: tuple[str, ...]) -> Iterator:
         raise UserError(f"{path}: not a whole parquet file ({one_line(error)}); fetch it again") from error
 
 
-def decode_image(encoded: object, shape: tuple[int, int, int], where: str) -> np.ndarray:
-    """A PNG file's content as the hub stores it ({"bytes": …}) to uint8 [C, H, W].
+def decode_image(encoded: object, info: ImageDataset, where: str) -> np.ndarray:
+    """An image file's content as the hub stores it ({"bytes": …}) to uint8 [C, H, W]; a grey JPEG becomes colour.
 
-    Raises: UserError naming `where` it is, if it is no PNG, or of another size or mode.
+    Raises: UserError naming `where` it is, if it is not of the data set's format, or of another size or mode.
     """
     from PIL import Image
 
-    channels, height, width = shape
+    channels, height, width = info.image_shape
     data = encoded.get("bytes") if isinstance(encoded, dict) else None
     if not isinstance(data, bytes):
-        raise UserError(f"{where}: column `img` must hold {{bytes, path}} with the file's bytes, as the hub has it")
+        raise UserError(
+            f"{where}: column `{info.image_column}` must hold {{bytes, path}} with the file's bytes, as the hub has it"
+        )
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(data), formats=[info.image_format]) as opened:
+            image = opened.convert("RGB") if info.image_format == "JPEG" else opened
             if (image.height, image.width, image.mode) != (height, width, "L" if channels == 1 else "RGB"):
                 raise UserError(f"{where}: {image.mode} of {image.width}×{image.height}, must be {width}×{height}")
             pixels = np.asarray(image).reshape(height, width, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: not a whole PNG ({one_line(error)})") from error
+        raise UserError(f"{where}: not a whole {info.image_format} ({one_line(error)})") from error
     return pixels.transpose(2, 0, 1)

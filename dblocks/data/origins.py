@@ -52,14 +52,14 @@ DIGITS = Origin(
     "CC BY 4.0 (UCI Machine Learning Repository)",
     prepared_bytes=130_000,
     about=True,
-    tables="1, 2, 7, 10 (smoke)",
+    tables="1, 2, 6, 7, 10 (smoke)",
 )
 DIGITS16 = Origin(
     "the same digits, enlarged to 16×16 by linear interpolation",
     DIGITS.licence,
     prepared_bytes=500_000,
     about=True,
-    tables="2, 8 (smoke)",
+    tables="2, 8, 9 (smoke)",
 )
 IMAGENET256 = Origin(
     "ILSVRC 2012, https://www.image-net.org (or hub ILSVRC/imagenet-1k), centre-cropped to 256×256 like ADM's code",
@@ -112,6 +112,24 @@ CIFAR10 = Origin(
     ),
     download_from="hub",
     tables="2, 7, 10",
+)
+TINY_IMAGENET = Origin(
+    "Le & Yang 2015 (Stanford's CS231n), http://cs231n.stanford.edu/tiny-imagenet-200.zip, from ImageNet; tested on "
+    "its validation images, since the test labels were never published",
+    "ImageNet's terms of access, for research; nothing of its own is stated",
+    download_bytes=248_100_043,
+    prepared_bytes=1_353_000_000,
+    about=True,
+    hub_id="zh-plus/tiny-imagenet",
+    archive=RemoteFile(
+        "tiny-imagenet-200.zip",
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        248_100_043,
+        "md5",
+        "90528d7ca1a48142e341f4ef8d21d0de",
+    ),
+    download_from="archive",
+    tables="9",
 )
 TEXT8 = Origin(
     "Mahoney 2011, http://mattmahoney.net/dc/textdata.html, from the English Wikipedia of March 2006",

@@ -36,7 +36,10 @@ class ImageDataset:
         balanced: every class has the same number of images, which is enforced.
         content: order-independent checksum of all images and labels (images.py); None: not known, not enforced.
         layout: how to read the official archive.
-        label_column: of the hub's parquet files; the image column is `img`.
+        image_column, label_column: of the hub's parquet files.
+        test_part: what the hub's files call the split that is tested on.
+        image_format: of the encoded images; JPEGs may be grey and are read as colour.
+        original: top folder of the original layout of class folders (tiny_imagenet.py), in a folder or a zip.
         cropped: images of any size, from class folders or parquet files, are cropped to `image_shape`
             (imagenet.py); there are too many to be held at once.
     """
@@ -52,7 +55,11 @@ class ImageDataset:
     content: str | None = None
     origin: Origin = origins.UNKNOWN
     layout: ArchiveLayout | None = None
+    image_column: str = "img"
     label_column: str = "label"
+    test_part: str = "test"
+    image_format: Literal["PNG", "JPEG"] = "PNG"
+    original: str | None = None
     cropped: bool = False
 
     def fit_size(self) -> int:
@@ -132,6 +139,20 @@ DATASETS: dict[str, Dataset] = {
                 ("cifar-10-batches-py/test_batch",),
                 "labels",
             ),
+        ),
+        ImageDataset(
+            "tiny_imagenet",
+            (3, 64, 64),
+            200,
+            100_000,
+            10_000,
+            "tiny_imagenet-1",
+            balanced=True,
+            origin=origins.TINY_IMAGENET,
+            image_column="image",
+            test_part="valid",
+            image_format="JPEG",
+            original="tiny-imagenet-200",
         ),
         TextDataset(
             "austen",

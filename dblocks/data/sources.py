@@ -29,7 +29,7 @@ TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 class Source:
     """Data found on disk: how it is laid out, and the file or folder that holds it."""
 
-    kind: Literal["embedded", "npy", "parquet", "archive", "text", "folders"]
+    kind: Literal["embedded", "npy", "parquet", "archive", "text", "folders", "original"]
     path: Path
 
 
@@ -55,7 +55,7 @@ def parquet_shards(folder: Path, split: str) -> list[Path]:
 
 
 def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
-    """The first of: embedded, .npy files, parquet files, plain text, official archive; None if there is none."""
+    """The first of: embedded, .npy files, original folders, parquet files, plain text, official archive; else None."""
     if info.embedded:
         return Source("embedded", CORPUS / packaged if (packaged := getattr(info, "packaged", None)) else Path())
     if data_dir is None:
@@ -67,6 +67,9 @@ def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
         return Source("parquet", folder) if parquet_shards(folder, "train") else None
     if isinstance(info, ImageDataset) and any((folder / file).exists() for file in NPY_FILES):
         return Source("npy", folder)
+    for path in original_folders(info, data_dir):
+        if (path / "wnids.txt").is_file():
+            return Source("original", path)
     if info.origin.hub_id and parquet_shards(folder, "train"):
         return Source("parquet", folder)
     plain = [] if isinstance(info, ImageDataset) or info.plain_file is None else [folder / info.plain_file, folder]
@@ -79,6 +82,13 @@ def find_source(info: Dataset, data_dir: Path | None) -> Source | None:
     return None
 
 
+def original_folders(info: Dataset, data_dir: Path) -> list[Path]:
+    """Where a data set's original layout of class folders may lie."""
+    if not isinstance(info, ImageDataset) or info.original is None:
+        return []
+    return [data_dir / info.name / info.original, data_dir / info.name, data_dir / info.original]
+
+
 def places(info: Dataset, data_dir: Path) -> list[str]:
     """The paths that `find_source` looks at, as an error message lists them."""
     folder, archive = data_dir / info.name, info.origin.archive
@@ -87,6 +97,7 @@ def places(info: Dataset, data_dir: Path) -> list[str]:
         found.append(f"{folder}/{{train,val}}/<class>/*.JPEG")
     elif isinstance(info, ImageDataset):
         found.append(f"{folder}/{{train,test}}_{{images,labels}}.npy")
+        found += [f"{path}/wnids.txt" for path in original_folders(info, data_dir)]
     elif info.plain_file is not None:
         found.append(str(folder / info.plain_file))
     if info.origin.hub_id:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dblocks.claims import Verdict
 from dblocks.data.files import write_atomically
+from dblocks.published import Published, row_settings, settings_lines
 from dblocks.tables import CSV_COLUMNS, Cell, Column, Row, Table, percentage
 
 
@@ -17,7 +18,7 @@ def write_table(
 ) -> list[Path]:
     """Write <table>.csv, .md and .tex into `folder`, each whole or not at all. Returns their paths."""
     texts = {
-        "csv": long_csv(cells),
+        "csv": long_csv(cells, table),
         "md": markdown(table, cells, verdicts, scale),
         "tex": latex(table, cells, scale),
     }
@@ -28,32 +29,44 @@ def write_table(
     return paths
 
 
-def long_csv(cells: Sequence[Cell]) -> str:
-    """One line per row and metric; an empty field is a missing value."""
+def long_csv(cells: Sequence[Cell], table: Table) -> str:
+    """One line per row and metric, then the table's marks and other publications' values; empty means missing."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
+    settings = {
+        row: {f"{key}_settings": text for key, text in own.items()}
+        for row, own in row_settings(table.sources, published_of(table)).items()
+    }
+    columns = (*CSV_COLUMNS, *table.marks, *(name for key in table.sources for name in (key, f"{key}_settings")))
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(cell.csv() for cell in cells)
+    writer.writerows({**cell.csv(), **settings[cell.row]} for cell in cells)
     return buffer.getvalue()
 
 
 def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
-    """Header and rows of text: a paper column where the paper has the metric, ours, then the budget."""
+    """Header and rows of text: marks, a column where the paper or another source has the metric, ours, the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
-    header = ["Row", *table.facts]
+    with_source = {(key, m) for row in table.rows for key, there in row.published.items() for m in there.values}
+    header = ["Row", *table.facts, *table.marks.values()]
     for column in table.columns:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
+        for key, source in table.sources.items():
+            header += (
+                [f"{_heading(column, column.label)}, {source.label}"] if (key, column.metric) in with_source else []
+            )
         of_column = [cell for cell in cells if cell.column == column and cell.wanted.label == column.label]
         labels = dict.fromkeys(cell.label for cell in of_column if cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
         own = [cell for cell in cells if cell.row == row.row]
-        line = [row.row, *_facts(table, row, own)]
+        line = [row.row, *_facts(table, row, own), *("yes" if mark in row.marks else "no" for mark in table.marks)]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
             if cell.column.metric in with_paper:
                 line.append(_paper_text(paper, cell))
+            for key, value in cell.published.items():
+                line += [_number_text(value, cell)] if (key, cell.column.metric) in with_source else []
             line.append(cell.text())
         budgets = [cell.budget for cell in own if cell.budget is not None]
         body.append([*line, percentage(budgets[0] if budgets else None)])
@@ -76,7 +89,11 @@ def _heading(column: Column, label: str) -> str:
 
 def _paper_text(paper: float | None, cell: Cell) -> str:
     """The paper's value where ours may be read beside it, else a dash."""
-    return f"{paper:.{cell.wanted.decimals}f}" if paper is not None and cell.paper is not None else "–"
+    return _number_text(paper if cell.paper is not None else None, cell)
+
+
+def _number_text(value: float | None, cell: Cell) -> str:
+    return "–" if value is None else f"{value:.{cell.wanted.decimals}f}"
 
 
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
@@ -120,10 +137,21 @@ def markdown(table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], s
     lines = [f"# {_number(table)}: {table.title}", "", table.caption, "", *_pipe_table(grid(table, cells)), ""]
     lines += [provenance(cells, scale, table), ""]
     lines += [f"- **{row.row}**: {row.note}" for row in table.rows if row.note]
+    lines += [f"- {line}." for line in source_lines(table)]
     if verdicts:
         lines += ["", "| Claim | Verdict | Measured |", "|---|---|---|"]
         lines += [f"| {v.claim.statement} | {v.text()} | {v.detail} |" for v in verdicts]
     return "\n".join(lines) + "\n"
+
+
+def published_of(table: Table) -> dict[str, dict[str, Published]]:
+    """Other publications' values by row and source."""
+    return {row.row: row.published for row in table.rows}
+
+
+def source_lines(table: Table) -> list[str]:
+    """One line a source: how its values were measured."""
+    return settings_lines(table.sources, published_of(table))
 
 
 def _number(table: Table) -> str:
@@ -167,10 +195,11 @@ def escape_tex(text: str) -> str:
 def latex(table: Table, cells: Sequence[Cell], scale: str) -> str:
     """A table environment that wants the booktabs package."""
     rows = [[escape_tex(text) for text in row] for row in grid(table, cells)]
+    sources = [f"{line}." for line in source_lines(table)]
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_tex(table.caption + ' ' + provenance(cells, scale, table))}}}",
+        rf"\caption{{{escape_tex(' '.join([table.caption, provenance(cells, scale, table), *sources]))}}}",
         rf"\label{{tab:{table.table.replace('_', '-')}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         r"\toprule",

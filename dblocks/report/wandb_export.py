@@ -22,7 +22,15 @@ from dblocks.spec import RunSpec
 from dblocks.tables import load_tables
 
 PROJECT = "dblocks"
-SETTINGS = {"silent": True, "console": "off", "disable_code": True, "disable_git": True, "x_disable_stats": True}
+# W&B would wait for ever for a server that has gone away
+SETTINGS = {
+    "silent": True,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "x_disable_stats": True,
+    "finish_timeout": 60,
+}
 
 
 def history(line: dict[str, Any]) -> dict[str, float]:

@@ -16,15 +16,19 @@ from dblocks.spec.budget import (
     TrainingSpec,
 )
 from dblocks.spec.methods import (
+    BackpropSpec,
     ContrastiveForwardForwardSpec,
     DiffusionBlocksSpec,
     EndToEndSpec,
     ForwardForwardSpec,
     Method,
     NoiseSpec,
+    NoPropCTSpec,
+    NoPropDTSpec,
+    NoPropFMSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, MaskedLMSpec, Network, ViTSpec
+from dblocks.spec.networks import AutoencoderSpec, DiTSpec, MaskedLMSpec, Network, NoPropCNNSpec, ViTSpec
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
     ClassificationSpec,
@@ -42,6 +46,7 @@ __all__ = [
     "PARTS_OF_TASK",
     "AugmentSpec",
     "AutoencoderSpec",
+    "BackpropSpec",
     "ClassificationSpec",
     "ComputeSpec",
     "ContrastiveForwardForwardSpec",
@@ -59,6 +64,10 @@ __all__ = [
     "MaskedTextSpec",
     "Method",
     "Network",
+    "NoPropCNNSpec",
+    "NoPropCTSpec",
+    "NoPropDTSpec",
+    "NoPropFMSpec",
     "NoiseSpec",
     "Part",
     "RandAugmentSpec",

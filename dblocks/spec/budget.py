@@ -56,6 +56,9 @@ class TrainingSpec(Part):
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    optimizer: Literal["adamw", "adam"] = Field(
+        "adamw", description="adam: weight decay is part of the gradient (L2), as NoProp-CT and -FM have it."
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     min_learning_rate: float = Field(0.0, ge=0, description="Where the cosine ends.")
     warmup_epochs: float = Field(0.0, ge=0, description="Linear warm-up from 0, in epochs.")

@@ -151,7 +151,72 @@ class ForwardForwardSpec(Part):
     )
 
 
+class BackpropSpec(Part):
+    """NoProp's baseline: its copies in a row, trained end to end through the path that z takes."""
+
+    name: Literal["backprop"] = "backprop"
+    copies: int = Field(10, ge=1, description="T: copies of the network, one a step of the path.")
+    initial_gate: float = Field(0.5, gt=-1, lt=1, description="First value of each α_t = tanh(w_t).")
+
+
+class NoPropDTSpec(Part):
+    """NoProp-DT: discrete time, one copy of the network a step, trained alone (Li, Teh & Pascanu 2025)."""
+
+    name: Literal["noprop_dt"] = "noprop_dt"
+    num_blocks: int = Field(10, ge=1, description="T: steps of the diffusion, each a block.")
+    eta: float = Field(0.1, gt=0, description="η: weight of the squared error.")
+    alpha_bar_range: tuple[float, float] = Field(
+        (1e-3, 0.999), description="Clip of the cosine schedule's ᾱ, so that every SNR is finite."
+    )
+    block_order: Literal["sweep", "iid", "rounds"] = Field(
+        "sweep", description="Blocks in turn, each over the whole data (Algorithm 1), or drawn as DiffusionBlocks' are."
+    )
+
+    @model_validator(mode="after")
+    def _range_is_open(self):
+        low, high = self.alpha_bar_range
+        if not 0 < low < high < 1:
+            raise ValueError(f"alpha_bar_range [{low}, {high}] must rise inside (0, 1)")
+        return self
+
+
+class NoPropCTSpec(Part):
+    """NoProp-CT: continuous time, one network, a learned noise schedule."""
+
+    name: Literal["noprop_ct"] = "noprop_ct"
+    eta: float = Field(1.0, gt=0, description="η: weight of the squared error.")
+    gamma_start: float = Field(-7.0, description="γ_0 at first: −ln SNR at t = 1, the clean end …")
+    gamma_end: float = Field(7.0, description="… and γ_1, at t = 0, the noisy end. Both are trained.")
+    time_scale: float = Field(1.0, gt=0, description="Factor on t before its sinusoids.")
+    steps: int = Field(1000, ge=1, description="Steps of the diffusion when predicting.")
+
+    @model_validator(mode="after")
+    def _gamma_falls(self):
+        if self.gamma_start >= self.gamma_end:
+            raise ValueError(f"gamma_start {self.gamma_start} is not below gamma_end {self.gamma_end}")
+        return self
+
+
+class NoPropFMSpec(Part):
+    """NoProp-FM: flow matching, one network; the nearest class embedding decides."""
+
+    name: Literal["noprop_fm"] = "noprop_fm"
+    sigma: float = Field(0.0, ge=0, description="Deviation of z_t around the line from noise to embedding.")
+    anchor: Literal["linear", "distance"] = Field(
+        "linear", description="What reads the extrapolated end in the cross-entropy of learned embeddings."
+    )
+    time_scale: float = Field(1.0, gt=0, description="Factor on t before its sinusoids.")
+    steps: int = Field(1000, ge=1, description="Euler steps when predicting.")
+
+
 Method = Annotated[
-    EndToEndSpec | DiffusionBlocksSpec | ContrastiveForwardForwardSpec | ForwardForwardSpec,
+    EndToEndSpec
+    | DiffusionBlocksSpec
+    | ContrastiveForwardForwardSpec
+    | ForwardForwardSpec
+    | BackpropSpec
+    | NoPropDTSpec
+    | NoPropCTSpec
+    | NoPropFMSpec,
     Field(discriminator="name"),
 ]

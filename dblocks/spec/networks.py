@@ -73,4 +73,34 @@ class AutoencoderSpec(Part):
     latent_channels: int = Field(4, ge=1)
 
 
-Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec, Field(discriminator="name")]
+class NoPropCNNSpec(Part):
+    """NoProp's CNN (Li, Teh & Pascanu 2025, Figure 6). It has no layers to cut: a block is a complete copy of it.
+
+    Which of its parts a copy has is the method's: a time branch where there is continuous time or noise.
+    """
+
+    name: Literal["noprop_cnn"] = "noprop_cnn"
+    embedding: Literal["one_hot", "learned", "prototype"] = Field(
+        "prototype",
+        description="Class embeddings: the identity, learned vectors, or learned images that begin as a typical one.",
+    )
+    embedding_dim: int = Field(20, ge=1, description="Dimension of embedding `learned`.")
+    norm: Literal["batch", "none"] = Field(
+        "batch", description="Batch norm and a residual pair in the label branch (NoProp-DT), or neither (NoProp-CT)."
+    )
+    label_branch: Literal["own", "shared"] = Field(
+        "own", description="Weights of the convolutions that read an image-shaped z: its own, or the image's."
+    )
+    channels: tuple[int, int, int] = (32, 64, 128)
+    width: int = Field(256, ge=2, description="Features of each branch; the fusion halves them once.")
+    time_features: int = Field(64, ge=2, multiple_of=2, description="Sinusoids of the time branch.")
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _shared_branch_reads_images(self):
+        if self.label_branch == "shared" and self.embedding != "prototype":
+            raise ValueError(f"label_branch 'shared' reads images; embedding '{self.embedding}' is a vector")
+        return self
+
+
+Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")]

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from dblocks.spec.base import Part
 from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
-from dblocks.spec.methods import DiffusionBlocksSpec, Method
-from dblocks.spec.networks import Network
+from dblocks.spec.methods import DiffusionBlocksSpec, Method, NoPropDTSpec
+from dblocks.spec.networks import Network, NoPropCNNSpec
 from dblocks.spec.tasks import ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
 PARTS_OF_TASK = {
     "classification": {
-        "network": ("vit",),
-        "method": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
+        "network": ("vit", "noprop_cnn"),
+        "method": (
+            "end_to_end",
+            "diffusion_blocks",
+            "contrastive_forward_forward",
+            "forward_forward",
+            "backprop",
+            "noprop_dt",
+            "noprop_ct",
+            "noprop_fm",
+        ),
     },
     "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
@@ -27,7 +36,14 @@ SHARED = {
     "task": ("classification", "masked_text", "image_generation"),
     "method": ("end_to_end", "diffusion_blocks"),
 }
-WITHOUT_LAYERS = ("autoencoder",)  # networks that are not made of transformer layers
+WITHOUT_LAYERS = ("autoencoder", "noprop_cnn")  # networks that are not made of transformer layers
+# a task with several networks: which of its methods train which
+METHODS_OF_NETWORK = {
+    "vit": ("end_to_end", "diffusion_blocks", "contrastive_forward_forward", "forward_forward"),
+    "noprop_cnn": ("backprop", "diffusion_blocks", "noprop_dt", "noprop_ct", "noprop_fm"),
+}
+# what a block-wise run on NoProp's CNN does not read: its blocks are whole copies, and their output is the logits
+LAYER_FIELDS = ("layers_per_block", "embedders", "adaln", "label_token", "head_preconditioning")
 # what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
     "name",
@@ -62,8 +78,9 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _layers_add_up(self):
-        layers, method = self.network.layers, self.method
-        if isinstance(method, DiffusionBlocksSpec):
+        method = self.method
+        if isinstance(method, DiffusionBlocksSpec) and not isinstance(self.network, NoPropCNNSpec):
+            layers = self.network.layers
             if method.layers_per_block is not None and sum(method.layers_per_block) != layers:
                 raise ValueError(
                     f"method.layers_per_block {list(method.layers_per_block)} sums to "
@@ -88,8 +105,11 @@ class RunSpec(Part):
         gpus, method = self.compute.gpus, self.method
         if gpus == 1:
             return self
-        if self.task.name not in SHARED["task"] or method.name not in SHARED["method"]:
-            raise ValueError(f"compute.gpus {gpus}: task {self.task.name} by {method.name} trains on one")
+        fits = self.task.name in SHARED["task"] and method.name in SHARED["method"]
+        if not fits or self.network.name in WITHOUT_LAYERS:  # batch norm sees the whole batch
+            raise ValueError(
+                f"compute.gpus {gpus}: {self.network.name}, {self.task.name} by {method.name} train on one"
+            )
         if self.training.batch_size % gpus:
             raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
         if getattr(method, "weighting", None) == "official":
@@ -108,10 +128,15 @@ class RunSpec(Part):
                 raise ValueError(f"{section}.name: '{name}' is not for task {self.task.name}; {fits[section]} are")
         if self.compute.checkpoint_activations and self.network.name in WITHOUT_LAYERS:
             raise ValueError(f"compute.checkpoint_activations: network {self.network.name} has no transformer layers")
-        if isinstance(self.task, MaskedTextSpec) and isinstance(self.method, DiffusionBlocksSpec):
-            for field in DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS:
-                if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
-                    raise ValueError(f"method.{field}: has no meaning for masks (task masked_text); leave it out")
+        methods = METHODS_OF_NETWORK.get(self.network.name, fits["method"])
+        if self.method.name not in methods:
+            raise ValueError(
+                f"method.name: '{self.method.name}' does not train network {self.network.name}; {methods} do"
+            )
+        if isinstance(self.task, MaskedTextSpec):
+            self._leaves_out(DiffusionBlocksSpec.model_fields.keys() - MASKED_FIELDS, "masks (task masked_text)")
+        if isinstance(self.network, NoPropCNNSpec):
+            self._leaves_out(LAYER_FIELDS, "network noprop_cnn, whose blocks are whole copies")
         if (self.generation is not None) != (self.task.name == "image_generation"):
             raise ValueError(f"generation: task {self.task.name} {'has none' if self.generation else 'needs it'}")
         if isinstance(self.method, DiffusionBlocksSpec):
@@ -126,6 +151,13 @@ class RunSpec(Part):
         for section, values in fields.items():
             content[section] = {**content[section], **values}
         return RunSpec.model_validate(content)
+
+    def _leaves_out(self, fields: Iterable[str], what: str) -> None:
+        """Raises: ValueError if a block-wise run sets a field that nothing would read."""
+        if isinstance(self.method, DiffusionBlocksSpec):
+            for field in fields:
+                if getattr(self.method, field) != DiffusionBlocksSpec.model_fields[field].default:
+                    raise ValueError(f"method.{field}: has no meaning for {what}; leave it out")
 
     @property
     def needs(self) -> GenerationSpec | None:
@@ -157,7 +189,7 @@ class RunSpec(Part):
     @property
     def num_blocks(self) -> int:
         """B: how many times the baseline's steps this run takes; 1 for methods without blocks."""
-        return self.method.num_blocks if isinstance(self.method, DiffusionBlocksSpec) else 1
+        return self.method.num_blocks if isinstance(self.method, DiffusionBlocksSpec | NoPropDTSpec) else 1
 
 
 # Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.

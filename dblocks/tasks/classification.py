@@ -101,8 +101,9 @@ class Classification:
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation a channel of uint8 images in [0, 1], each [C, 1, 1] float32; exact integer sums."""
-    counts = images.transpose(0, 1).flatten(1).long()
-    n = counts.shape[1]
-    mean = counts.sum(1).double() / n
-    variance = (counts**2).sum(1).double() / n - mean**2
+    # how often each of the 256 values occurs: as integers, all pixels would take eight times the images' memory
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    values, n = torch.arange(256, device=images.device), images[:, 0].numel()
+    mean = (counts * values).sum(1).double() / n
+    variance = (counts * values**2).sum(1).double() / n - mean**2
     return tuple((x / 255).float()[:, None, None] for x in (mean, variance.sqrt()))
