@@ -32,8 +32,8 @@ def identity(spec: RunSpec) -> str:
     for section, field, value in (*unset, (content["compute"], "gpus", 1)):
         if section[field] == value:
             del section[field]
-    if not spec.in_parallel:
-        content["method"].pop("schedule", None)
+    if content["method"].get("schedule") == "sampled":
+        del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
