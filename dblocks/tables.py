@@ -93,11 +93,10 @@ class Row(Part):
 
     def reading(self, column: Column) -> tuple[str | None, Column]:
         """The run (None for a measurement), and the column with the metric that this row reads."""
-        if column.source == "measurement":
-            return None, column.model_copy(update={"metric": self.prefix + column.metric})
-        reading = self.reads.get(column.metric, Reading())
-        own = {name: value for name, value in reading if name != "run" and value is not None}
-        return reading.run or self.run, column.model_copy(update=own)
+        reading, measured = self.reads.get(column.metric, Reading()), column.source == "measurement"
+        own: dict[str, Any] = {"metric": self.prefix + column.metric} if measured else {}
+        own |= {name: value for name, value in reading if name != "run" and value is not None}
+        return None if measured else reading.run or self.run, column.model_copy(update=own)
 
 
 class Figure(Part):
