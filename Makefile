@@ -46,6 +46,7 @@ bench: setup  ## speed, with device and n
 	$(BIN)/python -m benchmarks.step_time
 	$(BIN)/python -m benchmarks.sampling_time
 	$(BIN)/python -m benchmarks.parallel_blocks
+	$(BIN)/python -m benchmarks.text_speed
 
 clean:  ## everything made by a run at scale smoke
 	rm -rf results/smoke results/data .snakemake

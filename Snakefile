@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from dblocks.errors import UserError
+from dblocks.identity import data_key
 from dblocks.plan import make_plan
 
 
@@ -23,6 +24,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/images.smk"
+include: "workflow/rules/text.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tables.smk"

@@ -8,11 +8,13 @@ from dblocks.config import CONFIG_DIR, resolve
 from dblocks.data.registry import character_splits, dataset
 from dblocks.data.sources import characters_in
 from dblocks.errors import UserError
-from dblocks.spec import ContrastiveForwardForwardSpec, MaskedTextSpec, RunSpec
+from dblocks.spec import AutoregressiveTextSpec, ContrastiveForwardForwardSpec, MaskedTextSpec, RunSpec
 
 
 def training_samples(spec: RunSpec) -> int:
     """Images of the training split, or disjoint windows in the training part of a text."""
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        return spec.task.epoch_tokens // spec.task.length
     info = dataset(spec.data.name)
     if isinstance(spec.task, MaskedTextSpec):
         characters = info.characters or characters_in(Path(spec.data.path))
@@ -52,12 +54,12 @@ def total_steps(spec: RunSpec) -> int:
 
 
 def budget_fraction(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> float:
-    """Training samples (of a text: characters) seen, as a fraction of those of the same row at the paper's scale."""
+    """Training samples (of a text: characters or tokens) seen, as a fraction of the same row's at the paper's scale."""
     paper = resolve(f"{spec.experiment}/{spec.variant}", "paper", config_dir=config_dir)
     return training_volume(spec) / training_volume(paper)
 
 
 def training_volume(spec: RunSpec) -> int:
-    """Samples, or characters of a text, that training sees in all."""
-    length = spec.task.length if isinstance(spec.task, MaskedTextSpec) else 1
+    """Samples, or characters or tokens of a text, that training sees in all."""
+    length = spec.task.length if isinstance(spec.task, MaskedTextSpec | AutoregressiveTextSpec) else 1
     return total_steps(spec) * spec.training.batch_size * length

@@ -20,12 +20,15 @@ from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.end_to_end import EndToEnd
 from dblocks.methods.forward_forward import ForwardForward
 from dblocks.methods.masked_diffusion import MaskedDiffusion
+from dblocks.methods.next_token import NextToken
 from dblocks.methods.noprop_ct import NoPropCT
 from dblocks.methods.noprop_dt import NoPropDT
 from dblocks.methods.noprop_fm import NoPropFM
+from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
+from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.noprop_cnn import ClassEmbedding, NoPropDenoiser, NoPropNetwork, class_prototypes
 from dblocks.networks.transformer import TransformerLayer
@@ -33,6 +36,7 @@ from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
+from dblocks.tasks.autoregressive_text import AutoregressiveText
 from dblocks.tasks.classification import Classification
 from dblocks.tasks.image_generation import ImageGeneration
 from dblocks.tasks.image_reconstruction import ImageReconstruction
@@ -51,6 +55,7 @@ def build(
     makers = {
         "classification": build_classification,
         "masked_text": build_masked_text,
+        "autoregressive_text": build_autoregressive_text,
         "image_generation": build_image_generation,
         "image_reconstruction": build_image_reconstruction,
     }
@@ -89,6 +94,19 @@ def build_masked_text(
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
     network = MaskedLM(spec.network, partition, MASK, **options)
     return MaskedDiffusion(spec, network, partition, task), task
+
+
+def build_autoregressive_text(
+    spec: RunSpec, data: PreparedData, device: torch.device, needs: Needs
+) -> tuple[Any, AutoregressiveText]:
+    """A language model that predicts the next token, or its layers cut into denoisers of tokens."""
+    task, method = AutoregressiveText(spec, data, device, needs), spec.method
+    torch.manual_seed(seeds.derive(spec.seed, "weights"))
+    if isinstance(method, DiffusionBlocksSpec):
+        partition = partition_of(method, spec.network.layers)
+        network = LlamaDenoiser(spec.network, method, partition, task.vocabulary.size)
+        return TokenDenoising(spec, network, task), task
+    return NextToken(spec, Llama(spec.network, task.vocabulary.size), task), task
 
 
 def build_image_generation(

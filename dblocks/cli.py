@@ -55,6 +55,20 @@ def encode(options: argparse.Namespace) -> None:
     print(encode_data(options.spec, options.images, options.autoencoder, options.folder))
 
 
+def tokenizer(options: argparse.Namespace) -> None:
+    """Train a tokenizer, or take a published one."""
+    from dblocks.encode import make_tokenizer
+
+    print(make_tokenizer(options.spec, options.source, options.output))
+
+
+def tokenize(options: argparse.Namespace) -> None:
+    """Turn a data set's records into packed tokens."""
+    from dblocks.encode import tokenize_data
+
+    print(tokenize_data(options.spec, options.text, options.folder))
+
+
 def weights(options: argparse.Namespace) -> None:
     """Find published weights in the data directory, or download them there."""
     from dblocks.weights import provide
@@ -167,11 +181,14 @@ def readme(options: argparse.Namespace) -> None:
     print(write_readme())
 
 
+ROLES = ("extractor", "autoencoder", "images", "features", "teacher")  # a teacher's goes on with its name
+
+
 def role(text: str) -> tuple[str, Path]:
     """ROLE=PATH of the command line."""
     name, _, path = text.partition("=")
-    if name not in ("extractor", "autoencoder", "images") or not path:
-        raise argparse.ArgumentTypeError(f"'{text}' is not extractor=, autoencoder= or images= and a path")
+    if name.partition(":")[0] not in ROLES or not path:
+        raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(f'{known}=' for known in ROLES)} and a path")
     return name, Path(path)
 
 
@@ -203,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
                 "default": [],
                 "type": role,
                 "metavar": "ROLE=PATH",
-                "help": "what an image generator is evaluated with: extractor, autoencoder, images",
+                "help": "what it is evaluated with: extractor, autoencoder, images; features, teacher:<name>",
             },
         ),
     )
@@ -231,8 +248,23 @@ def parser() -> argparse.ArgumentParser:
         ("--folder", {"type": Path, "required": True, "help": "where to write shards and manifest"}),
     )
     verb(
+        tokenizer,
+        ("spec", {"type": Path, "help": "spec.json of a run that is to train on its tokens"}),
+        (
+            "--source",
+            {"type": Path, "required": True, "help": "manifest.json of the text, or of a published tokenizer"},
+        ),
+        ("--output", {"type": Path, "required": True, "help": "tokenizer.json to write"}),
+    )
+    verb(
+        tokenize,
+        ("spec", {"type": Path, "help": "spec.json of a run that is to train on the tokens"}),
+        ("--text", {"type": Path, "required": True, "help": "manifest.json of the prepared text"}),
+        ("--folder", {"type": Path, "required": True, "help": "where tokenizer.json lies and arrays go"}),
+    )
+    verb(
         weights,
-        ("name", {"help": "inception or sd-vae-ft-ema"}),
+        ("name", {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl or llama2"}),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
         ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
     )

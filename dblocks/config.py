@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
 from dblocks.identity import identity
-from dblocks.spec import MaskedTextSpec, Part, RunSpec
+from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
+from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
@@ -208,18 +209,38 @@ def needed_specs(
     """The runs whose weights a run reads, by role, at its scale; seed 0.
 
     Of the overrides they take data, compute and max_steps: the rest is meant for networks and methods like the run's.
+    Of data, a teacher of text takes the number of samples alone: it learns from a text of its own.
     """
     over = {key: value for key, value in (overrides or {}).items() if key in ("data", "compute")}
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        over["data"] = {k: v for k, v in over.get("data", {}).items() if k == "max_evaluation_samples"}
     if steps := (overrides or {}).get("training", {}).get("max_steps"):
         over["training"] = {"max_steps": steps}
     return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in spec.needed_runs().items()}
 
 
+def check_published(task: AutoregressiveTextSpec, place: str) -> None:
+    """Raises: UserError if a tokenizer or a language model is named that is not known."""
+    named = [("teachers", name, LANGUAGE_MODELS) for name in task.needed_weights().values()]
+    if not task.tokenizer.startswith("bpe"):
+        named.append(("tokenizer", task.tokenizer, TOKENIZERS))
+    for field, name, known in named:
+        if name not in known:
+            raise UserError(
+                f"{place}: task.{field}: no published '{name}'; there are {', '.join(known)}, or "
+                f"{'bpe<size>' if field == 'tokenizer' else 'an <experiment>/<variant> that trains one'}"
+            )
+
+
 def check_data_fits(spec: RunSpec, place: str) -> None:
     """Raises: UserError if the data set is not what the task reads, or patches do not tile its images."""
     info = dataset(spec.data.name)
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        check_published(spec.task, place)
     if isinstance(spec.task, MaskedTextSpec):
         fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
+    elif isinstance(spec.task, AutoregressiveTextSpec):
+        fits, wanted = isinstance(info, TextDataset) and info.kind != "characters", "documents or sentences"
     else:
         fits, wanted = isinstance(info, ImageDataset), "images"
     if not fits:

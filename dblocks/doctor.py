@@ -114,9 +114,10 @@ def gated_models(plan: Plan) -> Iterator[Finding]:
 
 
 def data_of(plan: Plan, table: str) -> set[str]:
-    """Prepared folders that a table's runs read."""
-    rows = [run for run in plan.tables[table].runs if run in plan.run_of]
-    return {data_key(plan.runs[plan.run_of[run]][0].data) for run in rows}
+    """Prepared folders that a table's runs read, and the runs that these need."""
+    runs = {plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of}
+    runs |= {needed for run in runs for needed in plan.needed[run].values()}
+    return {data_key(plan.runs[run][0].data) for run in runs}
 
 
 def room(plan: Plan, key: str) -> int:

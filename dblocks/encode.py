@@ -1,4 +1,4 @@
-"""A run's frozen autoencoder, and the job that encodes a data set with it once for all runs."""
+"""What is made of a data set once for all runs: latents by a frozen autoencoder, tokens by a tokenizer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from dblocks.data.files import write_atomically
 from dblocks.data.latents import encode
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.errors import UserError
-from dblocks.identity import data_fingerprint, latents_fingerprint
+from dblocks.identity import data_fingerprint, latents_fingerprint, tokens_fingerprint
 from dblocks.machine import pick_device
 from dblocks.networks.autoencoder import Autoencoder, Codec, PublishedAutoencoder
 from dblocks.record import RECORD, read_record
@@ -44,3 +45,30 @@ def encode_data(spec_path: Path, images: Path, autoencoder: Path, folder: Path) 
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     return encode(data, load_codec(autoencoder, device), latents_fingerprint(spec), folder, device)
+
+
+def make_tokenizer(spec_path: Path, source: Path, output: Path) -> Path:
+    """Write the tokenizer of the run of `spec_path` to `output`.
+
+    Args:
+        source: manifest of the prepared text it is trained on, or of a published one.
+    """
+    from dblocks.data.vocabulary import Vocabulary, train_vocabulary
+
+    name = read_spec(spec_path).task.tokenizer
+    if name.startswith("bpe"):
+        return train_vocabulary(PreparedData(source.parent), int(name.removeprefix("bpe")), output)
+    path = weights_path(source)
+    Vocabulary(path)  # readable, or an error
+    write_atomically(output, path.read_bytes())
+    return output
+
+
+def tokenize_data(spec_path: Path, text: Path, folder: Path) -> Path:
+    """Tokenize the text that the run of `spec_path` is to train on; returns the manifest's path."""
+    from dblocks.data.tokens import tokenize
+
+    spec, data = read_spec(spec_path), PreparedData(text.parent)
+    if data.fingerprint != (wanted := data_fingerprint(spec.data)):
+        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
+    return tokenize(data, spec.task.tokenizer, tokens_fingerprint(spec), folder, progress=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dblocks.data.sources import fingerprint
-from dblocks.spec import IDENTITY_SECTIONS, DataSpec, RunSpec
+from dblocks.spec import IDENTITY_SECTIONS, AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.versions import COMPONENTS, versions_of
 
 
@@ -27,10 +27,16 @@ def identity(spec: RunSpec) -> str:
         del content["compute"]["threads"]  # no bit depends on it there
     del content["data"]["path"]  # the fingerprint says what is in it
     # added after the first runs were made: they count where they are set
-    unset = ((content, "generation", None), (content["training"], "ema_ramp", None))
-    unset += ((content["training"], "optimizer", "adamw"), (content["compute"], "checkpoint_activations", False))
-    for section, field, value in (*unset, (content["compute"], "gpus", 1)):
-        if section[field] == value:
+    added = (
+        (content, "generation", None),
+        (content["training"], "ema_ramp", None),
+        (content["training"], "optimizer", "adamw"),
+        (content["method"], "sigma_per", None),
+        (content["compute"], "checkpoint_activations", False),
+        (content["compute"], "gpus", 1),
+    )
+    for section, field, unset in added:
+        if section.get(field, ...) == unset:
             del section[field]
     if content["method"].get("schedule") == "sampled":
         del content["method"]["schedule"]
@@ -62,8 +68,16 @@ def latents_fingerprint(spec: RunSpec) -> str:
     return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
 
 
+def tokens_fingerprint(spec: RunSpec) -> str:
+    """What names the exact tokens of a run: the text, and the tokenizer with the version of what is done with it."""
+    content = [data_fingerprint(spec.data), spec.task.tokenizer, COMPONENTS["data.tokens"]]
+    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
+
+
 def training_fingerprint(spec: RunSpec) -> str:
-    """What names the exact arrays a run trains on: its data set's, or their latents."""
+    """What names the exact arrays a run trains on: its data set's, or their latents or tokens."""
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        return tokens_fingerprint(spec)
     in_latents = spec.generation is not None and spec.generation.latents is not None
     return latents_fingerprint(spec) if in_latents else data_fingerprint(spec.data)
 
@@ -73,7 +87,8 @@ def training_key(spec: RunSpec) -> str:
     fingerprint_ = training_fingerprint(spec)
     if fingerprint_ == data_fingerprint(spec.data):
         return data_key(spec.data)
-    return f"{data_key(spec.data)}-latents-{fingerprint_.rpartition('-')[2][:8]}"
+    kind = spec.task.tokenizer if isinstance(spec.task, AutoregressiveTextSpec) else "latents"
+    return f"{data_key(spec.data)}-{kind}-{fingerprint_.rpartition('-')[2][:8]}"
 
 
 def run_name(spec: RunSpec) -> str:

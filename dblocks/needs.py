@@ -13,7 +13,8 @@ class Needs:
 
     Attributes:
         paths: `extractor` and `autoencoder`: a record.json or a published weights' manifest; `images`: manifest of
-            the images whose latents are the training data.
+            the images whose latents are the training data; `features` and `teacher:<name>`: language models that
+            judge text, as the first two.
         folder: the run's own, for samples and their picture; None where nothing is evaluated.
         on_progress: called whenever some samples more are on disk, so that starting again is worth it.
     """

@@ -20,8 +20,9 @@ from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
 from dblocks.record import BLOCK, RECORD
-from dblocks.spec import DataSpec, RunSpec
+from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
+from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
 
 DAY_OF_GPU_MINUTES = 24 * 60
 
@@ -132,7 +133,9 @@ class Plan:
         """What a run reads besides its training data, by role: records, weights' manifests, images in pixels."""
         spec = self.runs[run][0]
         needs = {role: self.folder(self.needed[run][role], 0) / RECORD for role in spec.needed_runs()}
-        needs |= {role: self.weights(name) for role, name in spec.needed_weights().items()}
+        # a run is the same without a teacher that is skipped: its record says so, and it is measured when given later
+        skipped = set(self.command_line.skip) & set(LANGUAGE_MODELS)
+        needs |= {role: self.weights(name) for role, name in spec.needed_weights().items() if name not in skipped}
         if spec.generation is not None and spec.generation.latents is not None:
             needs["images"] = self.manifest(data_key(spec.data))
         return needs
@@ -145,10 +148,33 @@ class Plan:
         """The manifest of published weights."""
         return Path(self.command_line.results_dir) / "weights" / f"{name}.json"
 
+    def check_weights(self, name: str) -> None:
+        """Raises: UserError if only a person can bring published weights that are wanted, with the ways to go on."""
+        if name in FROM_HUB and not self.weights(name).exists():
+            check_gate(name, Path(self.command_line.data_dir))
+
     def encoded(self) -> dict[str, str]:
         """For each folder of latents, one of the runs that train on them."""
+        return self._derived(tokens=False)
+
+    def tokenized(self) -> dict[str, str]:
+        """For each folder of tokens, one of the runs that train on them."""
+        return self._derived(tokens=True)
+
+    def _derived(self, tokens: bool) -> dict[str, str]:
         runs = {training_key(specs[0]): run for run, specs in self.runs.items()}
-        return {key: run for key, run in runs.items() if key != data_key(self.runs[run][0].data)}
+        return {
+            key: run
+            for key, run in runs.items()
+            if key != data_key(self.runs[run][0].data)
+            and isinstance(self.runs[run][0].task, AutoregressiveTextSpec) == tokens
+        }
+
+    def tokenizer_source(self, key: str) -> Path:
+        """What the tokenizer of a folder of tokens is made from: a published one's manifest, or the prepared text."""
+        spec = self.runs[self.tokenized()[key]][0]
+        trained = spec.task.tokenizer.startswith("bpe")
+        return self.manifest(data_key(spec.data)) if trained else self.weights(spec.task.tokenizer)
 
     def manifest(self, key: str) -> Path:
         """The manifest of a prepared data set; it is shared by all scales."""

@@ -35,8 +35,8 @@ class Metric(Part):
     )
     values: tuple[float, ...] | None = Field(None, description="All evaluations, where `value` is the least of them.")
     mean: float | None = Field(None, description="Their mean.")
-    extractor: str | None = Field(None, description="Where the features come from, and their checksum.")
-    reference: int | None = Field(None, description="Images of the split that the samples are compared with.")
+    extractor: str | None = Field(None, description="Where features or likelihoods come from, and its checksum.")
+    reference: int | None = Field(None, description="Images or texts of the split that the samples are compared with.")
 
     @classmethod
     def measured(cls, data: DataSpec, name: str, value: float, **fields: Any) -> Metric:
@@ -83,6 +83,9 @@ class Record(Part):
     machine: Machine
     finished: datetime
     wandb_id: str = Field(description="Id of the W&B run this record is exported to, if it is.")
+    skipped: tuple[str, ...] = Field(
+        (), description="Published weights it was not measured with, for it was run without them."
+    )
     weights: str = Field(description="File name of the final weights beside the record; its name holds its checksum.")
 
     def metric(self, name: str) -> Metric | None:

@@ -110,7 +110,8 @@ def disk_full_in_one_line(folder: Path) -> Iterator[None]:
 def _execute(
     spec: RunSpec, folder: Path, data_folder: Path, wandb_mode: str, progress: bool, needs: dict[str, Path]
 ) -> Path:
-    if finished(folder):
+    given = {name for role, name in spec.needed_weights().items() if role in needs}
+    if finished(folder, given):
         processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
@@ -138,17 +139,19 @@ def remembered_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def finished(folder: Path) -> bool:
-    """Whether the folder holds a finished run whose weights are what the record says."""
+def finished(folder: Path, given: set[str]) -> bool:
+    """Whether the folder holds a finished run whose weights are what the record says, and which was measured with
+    all the published weights that are given; if not, it is measured again, and not trained."""
     if not (folder / RESULT).exists():
         return False
-    weights = folder / read_record(folder / RESULT).weights
+    record = read_record(folder / RESULT)
+    weights = folder / record.weights
     if not weights.exists() or sha256_of(weights)[:16] != weights.stem.rpartition("-")[2]:
         raise UserError(
             f"{weights}: missing or changed since {folder / RESULT} was written; "
             f"bring it back, or remove {folder} to train again"
         )
-    return True
+    return not given & set(record.skipped)
 
 
 def train_and_evaluate(
@@ -197,6 +200,7 @@ def train_and_evaluate(
         machine=describe(spec.compute, device),
         finished=datetime.now(UTC),
         wandb_id=wandb_id(spec),
+        skipped=tuple(name for role, name in spec.needed_weights().items() if role not in needs),
         weights=weights.name,
     )
     if wandb_mode != "off":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,11 +54,25 @@ class Column(Part):
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
     substitute: Substitute | None = None
+    optional: bool = Field(False, description="Left out of the table where nothing of it was measured or skipped.")
+    references: bool = Field(
+        False, description="Of generated text: the same of the references stands beside, metric reference_<metric>."
+    )
+    weights: str | None = Field(None, description="Published weights it takes; where skipped, its cells say so.")
     source: Literal["record", "measurement"] = Field("record", description="Which of a row's files it is read from.")
 
     def of(self, record: Record | Measurement) -> Metric | None:
         """The column's metric in a record, else its substitute, else nothing."""
         return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+
+    def of_references(self, record: Record) -> Metric | None:
+        """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""
+        found = self.of(record) if self.references else None
+        return found and record.metric(f"reference_{found.name.removesuffix('_single')}")
+
+    def skipped_in(self, records: Sequence[Record]) -> str | None:
+        """Why records have no such metric, where its weights were skipped."""
+        return f"skipped: {self.weights}" if any(self.weights in record.skipped for record in records) else None
 
 
 class Reading(Part):
@@ -160,6 +174,8 @@ class Cell:
         paper_dataset: the data set of the row's paper values.
         metrics: the metric by seed; empty where missing.
         missing: why, where there is nothing.
+        idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
+        references: the same of the references of generated text, one a seed, where the column shows it.
         published: other publications' values by source, under the same rule as the paper's.
         marks: what the row is, by the table's marks.
         measurement: where a measurement is read, what was measured.
@@ -175,6 +191,8 @@ class Cell:
     records: tuple[str, ...]
     missing: str | None = None
     paper_dataset: str = ""
+    idle: tuple[int, ...] = ()
+    references: tuple[float, ...] = ()
     published: Mapping[str, float | None] = field(default_factory=dict)
     marks: Mapping[str, bool] = field(default_factory=dict)
     read: Column | None = None
@@ -262,7 +280,12 @@ class Cell:
                 f" [{spread[0]:.{decimals}f}, {spread[1]:.{decimals}f}]" if spread else ""
             )
         spread = "" if self.sd is None else f" ± {self.sd:.{decimals}f}"
-        return f"{self.mean:.{decimals}f}{spread} (n = {len(self.metrics)})"
+        more = [f"n = {len(self.metrics)}"]
+        if self.references:
+            more.append(f"references {statistics.fmean(self.references):.{decimals}f}")
+        if self.idle:
+            more.append(f"block{'s' * (len(self.idle) > 1)} {', '.join(map(str, self.idle))} never ran")
+        return f"{self.mean:.{decimals}f}{spread} ({'; '.join(more)})"
 
 
 def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
@@ -331,20 +354,22 @@ def recorded_cell(
     table: Table, row: Row, common: Mapping[str, Any], found: Sequence[tuple[str, Record]], missing: str | None
 ) -> Cell:
     """A cell of records: one value a seed."""
-    read, metric_key = common["read"], common["column"].metric
-    metrics = {record.spec.seed: metric for _, record in found if (metric := read.of(record)) is not None}
+    read, metric_key, records = common["read"], common["column"].metric, [record for _, record in found]
+    metrics = {record.spec.seed: metric for record in records if (metric := read.of(record)) is not None}
     if len({metric.name for metric in metrics.values()}) > 1:
         raise UserError(f"row '{row.row}': {read.metric} and its substitute in records of one run")
-    data = found[0][1].spec.data.name if found else None
+    data = records[0].spec.data.name if records else None
     substituted = any(metric.name != read.metric for metric in metrics.values())
     on_paper_data = data == common["paper_dataset"] and not substituted
     return Cell(
         **common,
         paper=row.paper.get(metric_key) if on_paper_data else None,
         metrics=metrics,
-        budget=found[0][1].budget if found else None,
+        budget=records[0].budget if records else None,
         records=tuple(path for path, _ in found) if metrics else (),
-        missing=missing,
+        missing=missing or read.skipped_in(records),
+        idle=idle_blocks(records),
+        references=tuple(m.value for record in records if (m := read.of_references(record)) is not None),
         published=beside(table.sources, row.published, metric_key, None if substituted else data),
     )
 
@@ -362,6 +387,12 @@ def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[s
         records=(path,) if metric else (),
         measurement=measurement if metric else None,
     )
+
+
+def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:
+    """Blocks, from 1, that were not run once when any of the records' networks predicted."""
+    counts = (enumerate(record.evaluations_per_block or (), start=1) for record in records)
+    return tuple(sorted({block for record in counts for block, count in record if count == 0}))
 
 
 def check_same_run(row: Row, found: Sequence[tuple[str, Record]]) -> None:

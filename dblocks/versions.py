@@ -22,6 +22,10 @@ COMPONENTS = {
     "task.image_reconstruction": 1,
     "data.latents": 1,
     "metric.fid": 1,
+    "network.llama": 1,
+    "task.autoregressive_text": 1,
+    "data.tokens": 1,
+    "metric.text": 1,
     "network.noprop_cnn": 1,
     "method.backprop": 1,
     "method.noprop_dt": 1,
@@ -35,5 +39,9 @@ COMPONENTS = {
 def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     """The versions a run with these parts depends on."""
     parts = ("training", "data.prepare", "data.augment", f"network.{network}", f"method.{method}", f"task.{task}")
-    more = ("metric.fid", "data.latents") if task == "image_generation" else ()
+    further = {
+        "image_generation": ("metric.fid", "data.latents"),
+        "autoregressive_text": ("data.tokens", "metric.text"),
+    }
+    more = further.get(task, ())
     return {part: COMPONENTS[part] for part in parts + more}

@@ -123,3 +123,17 @@ def awaken() -> Callable[..., Any]:
         return network
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded sentences as tokens of a BPE of 300, made once a session; read only."""
+    from dblocks.data.prepare import prepare
+    from dblocks.data.prepared import PreparedData
+    from dblocks.data.tokens import TOKENIZER, tokenize
+    from dblocks.data.vocabulary import train_vocabulary
+
+    folder = tmp_path_factory.mktemp("tokens")
+    data = PreparedData(prepare("austen_sentences", None, folder / "text").parent)
+    train_vocabulary(data, 300, folder / "tokens" / TOKENIZER)
+    return tokenize(data, "bpe300", "tokens-of-tests", folder / "tokens").parent

@@ -160,10 +160,18 @@ def other_value(value: Any, annotation: Any) -> Any:
             return value + 1
         case str():
             return ("cifar100" if value == "cifar10" else "cifar10") if value in DATASETS else value + "x"
+        case tuple() if get_args(annotation)[0] is str:
+            return (*value, "x")
         case tuple():
             return (*value[:-1], value[-1] + 1)
         case None if {int, float} & set(get_args(annotation)):
             return 1
+        case None if choices := [part for part in get_args(annotation) if get_origin(part) is Literal]:
+            return get_args(choices[0])[0]
+        case None if str in get_args(annotation):
+            return "x"
+        case None | dict() if dict in {get_origin(part) for part in get_args(annotation)}:
+            return {"role": "another"}
     raise AssertionError(f"do not know another {annotation} than {value!r}")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dblocks.config import load_experiments, resolve
 from dblocks.data.prepare import prepare
-from dblocks.encode import encode_data
+from dblocks.encode import encode_data, make_tokenizer, tokenize_data
 from dblocks.identity import training_key
 from dblocks.record import read_record
 from dblocks.run import execute
@@ -20,7 +20,14 @@ from dblocks.runlog import read_log
 GOLDEN = Path(__file__).parent / "golden"
 # each component's numbers once: variants of image experiments differ in fields of one method alone
 SAME_CODE = ("dit_cifar10/uniform_", "dit_cifar10/equi_", "dit_cifar10/blocks_", "dit_imagenet/blocks_")
-SAME_CODE += ("noprop/backprop_", "noprop/dt_", "noprop/ct_", "noprop/fm_", "noprop/diffusion_blocks_")
+SAME_CODE += (
+    "noprop/backprop_",
+    "noprop/dt_",
+    "noprop/ct_",
+    "noprop/fm_",
+    "noprop/diffusion_blocks_",
+    "ar_lm1b/blocks_",
+)
 SAME_CODE += ("vit/isolated_", "dit_cifar10/isolated_")  # a field of the method, and the same steps in several jobs
 RUNS = [
     f"{name}/{variant}"
@@ -51,19 +58,24 @@ class Workshop:
 
     def record(self, run: str) -> Path:
         """The record of a run of six steps."""
-        spec = resolve(run, "smoke", 0, OVERRIDES)
+        few = {"task": {"prompts": 8}} if run.startswith("ar_") else {}
+        spec = resolve(run, "smoke", 0, OVERRIDES | few)
         folder, needs = self.folder / run.replace("/", "-"), {}
         if (folder / "record.json").exists():
             return folder / "record.json"
         folder.mkdir(parents=True)
         (folder / "spec.json").write_text(spec.model_dump_json())
         data = self.data(spec.data.name)
-        if spec.generation:
-            needs = {role: self.record(needed) for role, needed in spec.needed_runs().items()}
+        needs = {role: self.record(needed) for role, needed in spec.needed_runs().items()}
         if spec.generation and spec.generation.latents:
             needs["images"] = data / "manifest.json"
             data = self.folder / "data" / training_key(spec)
             encode_data(folder / "spec.json", needs["images"], needs["autoencoder"], data)
+        if spec.task.name == "autoregressive_text":
+            text, data = data / "manifest.json", self.folder / "data" / training_key(spec)
+            if not (data / "manifest.json").exists():
+                make_tokenizer(folder / "spec.json", text, data / "tokenizer.json")
+                tokenize_data(folder / "spec.json", text, data)
         return execute(folder / "spec.json", data, needs=needs)
 
     def short_run(self, run: str) -> dict:

@@ -19,6 +19,7 @@ from dblocks.run import read_spec
 from tests.workflow.helpers import edit, environment
 
 GATED = {"skip": ["imagenet256"]}  # what only a person can bring
+SENTENCES = {"austen_sentences", "austen_chapters", "austen_teacher"}  # of language models at smoke
 
 
 @pytest.fixture
@@ -63,7 +64,8 @@ def test_the_first_line_of_a_plan_without_runs_leaves_no_gap():
 
 @pytest.mark.parametrize(("scale", "count"), [("smoke", 1), ("short", 3), ("paper", 3)])
 def test_seeds_are_the_scales_unless_given(scale, count):
-    assert {len(specs) for specs in of_rows(make_plan({"scale": scale, **GATED}))} == {count}
+    within_a_day = [s for s in of_rows(make_plan({"scale": scale, **GATED})) if s[0].resources.runtime_minutes <= 1440]
+    assert {len(specs) for specs in within_a_day} == {count}
     for specs in of_rows(make_plan({"scale": scale, "seeds": 2, **GATED})):
         assert [spec.seed for spec in specs] == [0, 1]
 
@@ -107,8 +109,8 @@ def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
         "      forward_forward: {data: {name: cifar10}, training",
     )
     whole, plan = make_plan({}, config), make_plan({"skip": ["cifar10"]}, config)
-    assert set(whole.datasets()) == {"cifar10", "digits", "digits16", "austen"}
-    assert set(plan.datasets()) == {"digits", "digits16", "austen"}
+    assert set(whole.datasets()) == {"cifar10", "digits", "digits16", "austen", *SENTENCES}
+    assert set(plan.datasets()) == {"digits", "digits16", "austen", *SENTENCES}
     assert set(whole.run_of) - set(plan.run_of) == {"vit/forward_forward"}
     assert plan.records_of_row("vit/forward_forward") == []
     assert len(plan.records_of("table_1")) == 3

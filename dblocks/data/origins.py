@@ -79,6 +79,13 @@ AUSTEN = Origin(
     about=True,
     tables="3 (smoke)",
 )
+AUSTEN_RECORDS = Origin(
+    "the same novels, cut into chapters or sentences; a third of the chapters, about, is kept apart for a teacher",
+    AUSTEN.licence,
+    prepared_bytes=3_200_000,
+    about=True,
+    tables="4, 11 (smoke)",
+)
 CIFAR100 = Origin(
     "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
     "no explicit licence; distributed for research, cite the report",
@@ -249,6 +256,16 @@ WEIGHTS = {
             None,
             "4, 5, 11 (the models' own tokens)",
             "these tables need another 32k tokenizer, named in the record: not the paper's numbers",
+        ),
+        Weights(
+            "tinyllama-tokenizer",
+            "hub: TinyLlama/TinyLlama-1.1B-Chat-v1.0, tokenizer.json",
+            "Apache 2.0",
+            1_850_000,
+            "none",
+            None,
+            "4, 11 (an open tokenizer of 32,000 tokens, in place of Llama-2's)",
+            "use `tokenizer: bpe32000`, which is trained on the data, or Llama-2's",
         ),
         Weights(
             "sd-vae-ft-ema",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,17 @@ def write_manifest(folder: Path, name: str, fingerprint: str, source: str, facts
 
 
 class NpyWriter:
-    """Writes a one-dimensional .npy file piece by piece; its length need not be known beforehand."""
+    """Writes a one-dimensional .npy file piece by piece; its length need not be known beforehand.
 
-    def __init__(self, path: Path, dtype: str):
-        self.dtype, self.count = np.dtype(dtype), 0
-        self.file = open(path, "wb")  # noqa: SIM115, closed by __exit__
+    With `keep`, goes on after the first so many values that another writer has put there and flushed.
+    """
+
+    def __init__(self, path: Path, dtype: str, keep: int = 0):
+        self.dtype, self.count = np.dtype(dtype), keep
+        self.file = open(path, "r+b" if keep else "wb")  # noqa: SIM115, closed by __exit__
         self._header()
+        self.file.truncate(self.data_starts + keep * self.dtype.itemsize)
+        self.file.seek(0, os.SEEK_END)
 
     def _header(self) -> None:
         # numpy pads the header so that the first dimension can grow to any length without moving the data
@@ -60,6 +66,11 @@ class NpyWriter:
         """Adds a one-dimensional array."""
         self.file.write(np.ascontiguousarray(values, self.dtype).data)
         self.count += len(values)
+
+    def flush(self) -> None:
+        """What was appended is on disk when this returns."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def __enter__(self) -> NpyWriter:
         return self

@@ -15,6 +15,7 @@ import numpy as np
 
 from dblocks.data.files import one_line
 from dblocks.data.images import parquet_batches, whole_shards
+from dblocks.data.novels import novel_records
 from dblocks.data.prepared import NpyWriter
 from dblocks.data.registry import TextDataset
 from dblocks.data.sources import Source, parquet_shards, text_files
@@ -104,6 +105,8 @@ def _counted(parts: dict[str | None, int]) -> str:
 
 def read_records(info: TextDataset, source: Source) -> Iterator[Record]:
     """All records of a source in its own order."""
+    if source.kind == "embedded":
+        return _in_part(None, novel_records(info, source.path))
     if source.kind == "parquet":
         return _from_parquet(info, source.path)
     if source.kind == "archive":

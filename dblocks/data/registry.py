@@ -81,6 +81,8 @@ class TextDataset:
         packaged: name of the text in dblocks/data/corpus, for an embedded one.
         records: documents or sentences of (train, test) before the validation part is taken; test is None
             where the source has no test part and one is cut by hash.
+        for_teacher: of the embedded novels cut into chapters (novels.py): the part set aside for a teacher.
+        spaced: words and punctuation stand apart in the source; they are joined before they become tokens.
     """
 
     name: str
@@ -93,6 +95,8 @@ class TextDataset:
     records: tuple[int, int | None] | None = None
     origin: Origin = origins.OWN_TEXT
     embedded: bool = False
+    for_teacher: bool = False
+    spaced: bool = False
 
 
 Dataset = ImageDataset | TextDataset
@@ -164,6 +168,23 @@ DATASETS: dict[str, Dataset] = {
             origin=origins.AUSTEN,
             embedded=True,
         ),
+        *(
+            TextDataset(
+                name,
+                kind,
+                f"{name}-1",
+                content="a66a8f8c9d28a0909a6f78ca8774a1a093ed74286084fb8940c82b453c53b912",
+                packaged="austen.txt.xz",
+                origin=origins.AUSTEN_RECORDS,
+                embedded=True,
+                for_teacher=name == "austen_teacher",
+            )
+            for name, kind in (
+                ("austen_sentences", "sentences"),
+                ("austen_chapters", "documents"),
+                ("austen_teacher", "documents"),
+            )
+        ),
         TextDataset("characters", "characters"),
         TextDataset("documents", "documents"),
         TextDataset("sentences", "sentences"),
@@ -176,7 +197,7 @@ DATASETS: dict[str, Dataset] = {
             plain_file="text8",
             origin=origins.TEXT8,
         ),
-        TextDataset("lm1b", "sentences", "lm1b-1", records=(30_301_028, 306_688), origin=origins.LM1B),
+        TextDataset("lm1b", "sentences", "lm1b-1", records=(30_301_028, 306_688), origin=origins.LM1B, spaced=True),
         TextDataset("openwebtext", "documents", "openwebtext-1", records=(8_013_769, None), origin=origins.OPENWEBTEXT),
     )
 }

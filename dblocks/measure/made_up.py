@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from dblocks.config import resolve
+from dblocks.data.files import sha256_of
 from dblocks.data.prepared import PreparedData, write_manifest
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.identity import training_fingerprint
-from dblocks.spec import RunSpec
+from dblocks.spec import AutoregressiveTextSpec, RunSpec
 
 BATCHES = 8  # of data, so that their order is drawn as in training
 PUBLISHED_LATENTS = (4, 8)  # channels and factor of downsampling of Stable Diffusion's autoencoder
@@ -21,7 +22,9 @@ def made_up_data(spec: RunSpec, folder: Path) -> PreparedData:
     info, draws = dataset(spec.data.name), np.random.default_rng(0)
     folder.mkdir(parents=True)
     facts = None
-    if isinstance(info, TextDataset):
+    if isinstance(spec.task, AutoregressiveTextSpec):
+        facts = tokens(spec, folder, draws)
+    elif isinstance(info, TextDataset):
         text(spec, folder, draws)
     elif spec.generation is not None and spec.generation.latents is not None:
         facts = latents(spec, info, folder, draws)
@@ -53,6 +56,26 @@ def latents(spec: RunSpec, info: ImageDataset, folder: Path, draws: np.random.Ge
     np.save(folder / "train_labels.npy", draws.integers(0, info.num_classes, count))
     np.save(folder / "validation.npy", np.arange(count // 10))
     return {"rms": 1.0}
+
+
+def tokens(spec: RunSpec, folder: Path, draws: np.random.Generator) -> dict[str, str]:
+    """Tokens of every split and a tokenizer with as many; returns the manifest's facts."""
+    from tokenizers import Tokenizer, models
+
+    from dblocks.data.tokens import TOKENIZER
+    from dblocks.data.vocabulary import END
+
+    size, count = vocabulary_size(spec.task.tokenizer), BATCHES * spec.training.batch_size * spec.task.length
+    for split in ("train", "validation", "test"):
+        np.save(folder / f"{split}.npy", draws.integers(0, size, count, dtype=np.uint16))
+    words = {END: 0, **{f"word{i}": i for i in range(1, size)}}
+    Tokenizer(models.WordLevel(words, unk_token=END)).save(str(folder / TOKENIZER))
+    return {"tokenizer_sha256": sha256_of(folder / TOKENIZER)}
+
+
+def vocabulary_size(tokenizer: str) -> int:
+    """Tokens of a tokenizer by its name in a spec: those published are Llama 2's or made like it."""
+    return int(tokenizer.removeprefix("bpe")) if tokenizer.startswith("bpe") else 32000
 
 
 def text(spec: RunSpec, folder: Path, draws: np.random.Generator) -> None:

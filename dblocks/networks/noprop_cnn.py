@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dblocks.diffusion_blocks import per_sample
-from dblocks.networks.vit import embed_logits
+from dblocks.networks.embedding_target import embed_logits
 from dblocks.noise import Preconditioning
 from dblocks.partition import Partition
 from dblocks.spec import DiffusionBlocksSpec, NoPropCNNSpec

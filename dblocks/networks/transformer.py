@@ -6,30 +6,36 @@ Shapes: N samples, T tokens, D width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dblocks.networks.attention import Attend
+
 
 class Attention(nn.Module):
-    """Multi-head self-attention, [N, T, D] → [N, T, D]; every token sees every token.
+    """Multi-head self-attention, [N, T, D] → [N, T, D]; every token sees every token, unless `attend` says otherwise.
 
     With `rotation`, cosines and sines of `RotaryPositions`, queries and keys are turned by their positions.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias)
+        self.out = nn.Linear(width, width, bias)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None = None, attend: Attend | None = None) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        if attend is not None:
+            x = attend(q, k, v)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.out(x.transpose(1, 2).reshape(n, t, d))
 
 
@@ -64,8 +70,22 @@ class Mlp(nn.Module):
         return self.down(self.dropout(F.gelu(self.up(x))))
 
 
+class GatedMlp(nn.Module):
+    """SwiGLU (Shazeer 2020) without biases, as in Llama: down(silu(gate(x))·up(x)), [..., D] → [..., D]."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
 class Modulation(nn.Module):
     """`count` AdaLN vectors [N, 1, D] from a condition [N, D]; zero at initialisation (DiT, adaLN-zero).
+
+    From one condition a token, [N, T, D], they are [N, T, D]. A pair of conditions is for two halves of equal length.
 
     `dit` puts SiLU before the linear layer, `official` (DiffusionBlocks' ViT code) after it.
     """
@@ -77,36 +97,56 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, condition: Tensor | tuple[Tensor, Tensor], length: int = 1) -> tuple[Tensor, ...]:
+        if isinstance(condition, tuple):
+            halves = [self._vectors(part).expand(-1, length // 2, -1) for part in condition]
+            count = max(len(half) for half in halves)
+            return torch.cat([half.expand(count, -1, -1) for half in halves], dim=1).chunk(self.count, dim=-1)
+        return self._vectors(condition).chunk(self.count, dim=-1)
+
+    def _vectors(self, condition: Tensor) -> Tensor:
         vectors = self.linear(F.silu(condition)) if self.silu_first else F.silu(self.linear(condition))
-        return vectors.unsqueeze(1).chunk(self.count, dim=-1)
+        return vectors.unsqueeze(1) if condition.ndim == 2 else vectors
 
 
 class TransformerLayer(nn.Module):
     """Pre-norm transformer layer [N, T, D] → [N, T, D].
 
     With `adaln` the norms are shifted and scaled and the branches gated by a condition [N, D]
-    (Peebles & Xie 2023); without, it is the plain layer of the baseline.
+    (Peebles & Xie 2023); without, it is the plain layer of the baseline. With `gated_hidden`, the width inside a
+    gated MLP, it is Llama's layer: RMSNorm, SwiGLU, no biases.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float = 0.0, adaln: str | None = None):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        adaln: str | None = None,
+        gated_hidden: int | None = None,
+    ):
         super().__init__()
-        affine = adaln is None
-        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=affine)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=affine)
-        self.attention = Attention(width, heads, dropout)
-        self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
+        llama, norm = gated_hidden is not None, {"eps": 1e-6, "elementwise_affine": adaln is None}
+        kind = nn.RMSNorm if llama else nn.LayerNorm
+        self.norm1, self.norm2 = kind(width, **norm), kind(width, **norm)
+        self.attention = Attention(width, heads, dropout, bias=not llama)
+        self.mlp = GatedMlp(width, gated_hidden) if llama else Mlp(width, int(width * mlp_ratio), dropout)
         self.dropout = nn.Dropout(dropout)
         self.modulation = Modulation(width, 6, adaln) if adaln else None
 
     def forward(
-        self, x: Tensor, condition: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        condition: Any = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         if self.modulation is None:
-            x = x + self.dropout(self.attention(self.norm1(x), rotation))
+            x = x + self.dropout(self.attention(self.norm1(x), rotation, attend))
             return x + self.dropout(self.mlp(self.norm2(x)))
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
-        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1), rotation))
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition, x.shape[1])
+        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1), rotation, attend))
         return x + gate2 * self.dropout(self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
 
@@ -125,5 +165,5 @@ class NoiseEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        angles = c_noise[:, None].float() * self.rates
+        angles = c_noise[..., None].float() * self.rates
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))

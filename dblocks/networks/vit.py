@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
 from dblocks.noise import Preconditioning
 from dblocks.partition import Partition
@@ -92,7 +92,7 @@ class AdaLNHead(nn.Module):
         return self.linear(modulate(self.norm(x), shift.squeeze(1), scale.squeeze(1)))
 
 
-class ViTDenoiser(nn.Module):
+class ViTDenoiser(EmbeddingTarget, nn.Module):
     """The ViT's layers cut into blocks, each a denoiser D_b(z, σ | image) of the label embedding.
 
     The target y is a row of a table of K unit-norm embeddings of dimension D (paper, Section 4.1);
@@ -125,10 +125,6 @@ class ViTDenoiser(nn.Module):
         )
         self.dropout = nn.Dropout(spec.dropout)
 
-    def target(self, labels: Tensor) -> Tensor:
-        """Labels [N] → y [N, D], unit norm against collapse."""
-        return F.normalize(self.table(labels), dim=-1)
-
     def denoise(self, block: int, z: Tensor, sigma: Tensor, images: Tensor) -> Tensor:
         """Logits [N, K] of block `block` for noisy label embeddings z [N, D] at σ [N], given the images."""
         embedders = self.embedders[block % len(self.embedders)]
@@ -144,27 +140,3 @@ class ViTDenoiser(nn.Module):
         if self.method.head_preconditioning == "edm":
             hidden = c_skip * z + c_out * hidden
         return self.heads[block % len(self.heads)](hidden, condition)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy per sample [N], in place of the squared error for a discrete target (paper, Section 4.1)."""
-        return F.cross_entropy(logits.float(), labels, reduction="none")
-
-    def bridge(self, logits: Tensor) -> Tensor:
-        """Logits [N, K] → the clean embedding they stand for [N, D], by the rule named in the spec."""
-        rule = self.method.sampling
-        table = self.table.weight if rule.bridge_table == "raw" else F.normalize(self.table.weight, dim=-1)
-        return embed_logits(logits, table, rule.bridge, rule.top_k)
-
-
-def embed_logits(logits: Tensor, table: Tensor, rule: str, top_k: int) -> Tensor:
-    """Logits [N, K] and a table [K, D] → embeddings [N, D].
-
-    `soft`: softmax(logits)·table (official ViT code); `hard`: the likeliest row; `topk`: the softmax
-    mixture of the `top_k` likeliest.
-    """
-    if rule == "hard":
-        return table[logits.argmax(dim=-1)]
-    if rule == "topk":
-        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-        logits = torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
-    return logits.float().softmax(dim=-1) @ table

@@ -47,8 +47,10 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     """Header and rows of text: marks, a column where the paper or another source has the metric, ours, the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
     with_source = {(key, m) for row in table.rows for key, there in row.published.items() for m in there.values}
+    filled = {cell.column.metric for cell in cells if cell.metrics or cell.missing}
+    shown = [column for column in table.columns if not column.optional or column.metric in filled]
     header = ["Row", *table.facts, *table.marks.values()]
-    for column in table.columns:
+    for column in shown:
         header += [f"{_heading(column, column.label)}, paper"] if column.metric in with_paper else []
         for key, source in table.sources.items():
             header += (
@@ -59,7 +61,7 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
         header += [_heading(column, " / ".join(labels) or column.label)]
     body = []
     for row in table.rows:
-        own = [cell for cell in cells if cell.row == row.row]
+        own = [cell for cell in cells if cell.row == row.row and cell.column in shown]
         line = [row.row, *_facts(table, row, own), *("yes" if mark in row.marks else "no" for mark in table.marks)]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
@@ -124,7 +126,8 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
     )
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor):
         evaluations = max(len(metric.values or ()) for metric in metrics)
-        text += f" Least of {evaluations} evaluations a seed; features of: {'; '.join(extractors)}."
+        how = f"Least of {evaluations} evaluations a seed; features of" if evaluations else "Measured with"
+        text += f" {how}: {'; '.join(extractors)}."
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):

@@ -28,9 +28,10 @@ from dblocks.spec.methods import (
     NoPropFMSpec,
     SamplingSpec,
 )
-from dblocks.spec.networks import AutoencoderSpec, DiTSpec, MaskedLMSpec, Network, NoPropCNNSpec, ViTSpec
+from dblocks.spec.networks import AutoencoderSpec, DiTSpec, LlamaSpec, MaskedLMSpec, Network, NoPropCNNSpec, ViTSpec
 from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
 from dblocks.spec.tasks import (
+    AutoregressiveTextSpec,
     ClassificationSpec,
     GenerationSpec,
     ImageGenerationSpec,
@@ -46,6 +47,7 @@ __all__ = [
     "PARTS_OF_TASK",
     "AugmentSpec",
     "AutoencoderSpec",
+    "AutoregressiveTextSpec",
     "BackpropSpec",
     "ClassificationSpec",
     "ComputeSpec",
@@ -59,6 +61,7 @@ __all__ = [
     "ImageGenerationSpec",
     "ImageReconstructionSpec",
     "LatentsSpec",
+    "LlamaSpec",
     "LoggingSpec",
     "MaskedLMSpec",
     "MaskedTextSpec",

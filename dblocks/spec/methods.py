@@ -104,6 +104,10 @@ class DiffusionBlocksSpec(Part):
     head_preconditioning: Literal["edm", "none"] = Field(
         "edm", description="Whether c_skip·z + c_out·F wraps the hidden state before the head."
     )
+    sigma_per: Literal["token", "sequence"] | None = Field(
+        None,
+        description="Of autoregressive text, and of no other task: a noise level for each token, or each sequence.",
+    )
     sampling: SamplingSpec = SamplingSpec()
 
     @model_validator(mode="after")

@@ -64,6 +64,30 @@ class DiTSpec(Part):
         return self
 
 
+class LlamaSpec(Part):
+    """Causal transformer after Llama 2 (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, no biases; sizes of
+    the paper's Table 4 by default."""
+
+    name: Literal["llama"] = "llama"
+    layers: int = Field(12, ge=1)
+    width: int = Field(768, ge=1)
+    heads: int = Field(12, ge=1)
+    hidden: int = Field(2048, ge=1, description="Width inside the gated MLP; 8/3 of the width, as in Llama.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    rotary_base: float = Field(10000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    attention: Literal["auto", "masked", "flex", "split"] = Field(
+        "auto",
+        description="How blocks attend over [noisy | clean]: `masked`, SDPA with a boolean mask; `flex`, FlexAttention "
+        "with a block mask (CUDA); `split`, SDPA of each half; `auto`: the fastest measured on the device.",
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
+        return self
+
+
 class AutoencoderSpec(Part):
     """A small convolutional autoencoder, the stand-in for a published one where that cannot be had."""
 
@@ -103,4 +127,6 @@ class NoPropCNNSpec(Part):
         return self
 
 
-Network = Annotated[ViTSpec | MaskedLMSpec | DiTSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")]
+Network = Annotated[
+    ViTSpec | MaskedLMSpec | DiTSpec | LlamaSpec | AutoencoderSpec | NoPropCNNSpec, Field(discriminator="name")
+]

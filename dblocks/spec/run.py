@@ -11,7 +11,7 @@ from dblocks.spec.base import Part
 from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
 from dblocks.spec.methods import DiffusionBlocksSpec, Method, NoPropDTSpec
 from dblocks.spec.networks import Network, NoPropCNNSpec
-from dblocks.spec.tasks import ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
+from dblocks.spec.tasks import AutoregressiveTextSpec, ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
 PARTS_OF_TASK = {
     "classification": {
@@ -28,6 +28,7 @@ PARTS_OF_TASK = {
         ),
     },
     "masked_text": {"network": ("masked_lm",), "method": ("end_to_end", "diffusion_blocks")},
+    "autoregressive_text": {"network": ("llama",), "method": ("end_to_end", "diffusion_blocks")},
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
@@ -143,6 +144,11 @@ class RunSpec(Part):
             wrong = "embedding_rms" if self.task.name == "image_generation" else "data_rms"
             if self.method.noise.sigma_data == wrong:
                 raise ValueError(f"method.noise.sigma_data '{wrong}' means nothing to task {self.task.name}")
+            if (self.method.sigma_per is not None) != isinstance(self.task, AutoregressiveTextSpec):
+                wanted = "needs it: token or sequence" if self.method.sigma_per is None else "has none"
+                raise ValueError(f"method.sigma_per: task {self.task.name} {wanted}")
+            if isinstance(self.task, AutoregressiveTextSpec) and self.method.label_token != "paper":
+                raise ValueError(f"method.label_token: task {self.task.name} has no label; leave it out")
         return self
 
     def changed(self, fields: Mapping[str, Any]) -> RunSpec:
@@ -160,9 +166,9 @@ class RunSpec(Part):
                     raise ValueError(f"method.{field}: has no meaning for {what}; leave it out")
 
     @property
-    def needs(self) -> GenerationSpec | None:
+    def needs(self) -> GenerationSpec | AutoregressiveTextSpec | None:
         """The section that names other runs and published weights that this run reads."""
-        return self.generation
+        return self.task if isinstance(self.task, AutoregressiveTextSpec) else self.generation
 
     def needed_runs(self) -> dict[str, str]:
         """The runs, as <experiment>/<variant>, whose weights this one reads, by role."""
@@ -174,7 +180,8 @@ class RunSpec(Part):
 
     def with_identities(self, identities: dict[str, str]) -> RunSpec:
         """The same run with the identities of the runs it reads, by role, so that its own identity holds them."""
-        return self.model_copy(update={"generation": self.generation.with_identities(identities)})
+        section = "task" if self.needs is self.task else "generation"
+        return self.model_copy(update={section: self.needs.with_identities(identities)})
 
     @property
     def gpu_count(self) -> int:

@@ -29,6 +29,67 @@ class MaskedTextSpec(Part):
     )
 
 
+class AutoregressiveTextSpec(Part):
+    """Tokens from those before them; cross-entropy, and MAUVE, generative perplexity and diversity of continuations."""
+
+    name: Literal["autoregressive_text"] = "autoregressive_text"
+    length: int = Field(256, ge=2, description="Tokens of a window, in training and evaluation.")
+    tokenizer: str = Field(
+        "llama2-tokenizer",
+        pattern=r"^(bpe[1-9]\d*|[a-z0-9]+-tokenizer)$",
+        description="A published one by name, or bpe<size>, trained on the training split.",
+    )
+    epoch_tokens: int = Field(
+        ge=1, description="Tokens that count as one epoch: a plan is made before there are any tokens to count."
+    )
+    cross_entropy_windows: int = Field(1000, ge=1, description="Windows of the evaluation split, evenly spread.")
+    prompts: int = Field(1000, ge=0, description="Texts of the evaluation split to go on from; 0: none is generated.")
+    continuations: int = Field(5, ge=1, description="Continuations of each prompt.")
+    prompt_tokens: int = Field(50, ge=1)
+    continuation_tokens: int = Field(50, ge=1, description="Of continuations and of references alike.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus of next-token sampling; block-wise runs are greedy.")
+    cache: bool = Field(True, description="Keep keys and values of what was read; off, the same tokens take longer.")
+    batch_size: int = Field(250, ge=1, description="Continuations generated together.")
+    mauve_scales: tuple[float, ...] = Field((2.0, 0.2, 5.0), description="MAUVE's scaling factors, primary first.")
+    features: str | None = Field(
+        None, description="Model behind MAUVE: published by name, or the <experiment>/<variant> that trains one."
+    )
+    teachers: tuple[str, ...] = Field((), description="Models behind generative perplexities, likewise.")
+    needed_identities: dict[str, str] | None = Field(None, description="Of those runs, by role; filled in.")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        size = int(self.tokenizer[3:]) if self.tokenizer.startswith("bpe") else None
+        if size is not None and not 257 <= size <= 2**16:
+            raise ValueError(f"tokenizer '{self.tokenizer}': size must be 257 (bytes and the end) to {2**16}")
+        if self.prompts and self.prompt_tokens + self.continuation_tokens > self.length:
+            raise ValueError(
+                f"prompt_tokens {self.prompt_tokens} + continuation_tokens {self.continuation_tokens} are more than "
+                f"length {self.length}"
+            )
+        if not self.prompts and (self.features or self.teachers):
+            raise ValueError("features and teachers judge what is generated: give prompts, or leave them out")
+        if not self.mauve_scales or min(self.mauve_scales) <= 0:
+            raise ValueError(f"mauve_scales {list(self.mauve_scales)}: at least one, all above 0")
+        return self
+
+    def _models(self) -> dict[str, str]:
+        features = {"features": self.features} if self.features else {}
+        return features | {f"teacher:{name}": name for name in self.teachers}
+
+    def needed_runs(self) -> dict[str, str]:
+        """The runs whose weights this one reads, by role: `features`, `teacher:<name>`."""
+        return {role: name for role, name in self._models().items() if "/" in name}
+
+    def needed_weights(self) -> dict[str, str]:
+        """The published weights this run reads, by role."""
+        return {role: name for role, name in self._models().items() if "/" not in name}
+
+    def with_identities(self, identities: dict[str, str]) -> AutoregressiveTextSpec:
+        """The same with the identities of the runs it reads, by role."""
+        return self.model_copy(update={"needed_identities": identities})
+
+
 class ImageGenerationSpec(Part):
     """Images from labels and noise; FID and KID. What it is evaluated by is the section `generation`."""
 
@@ -42,7 +103,8 @@ class ImageReconstructionSpec(Part):
 
 
 Task = Annotated[
-    ClassificationSpec | MaskedTextSpec | ImageGenerationSpec | ImageReconstructionSpec, Field(discriminator="name")
+    ClassificationSpec | MaskedTextSpec | AutoregressiveTextSpec | ImageGenerationSpec | ImageReconstructionSpec,
+    Field(discriminator="name"),
 ]
 
 

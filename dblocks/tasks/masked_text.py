@@ -21,6 +21,7 @@ from dblocks.masking import Denoise, MaskPartition, sampling_times
 from dblocks.metrics.bits_per_character import bigram_entropy, bits_per_character, unigram_entropy
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
+from dblocks.tasks.windows import WindowOrder
 
 MASK = len(ALPHABET)
 SAMPLES = "samples.txt"
@@ -42,24 +43,11 @@ class MaskedText:
         # validation is a part of its own, so `train` and `fit` are the same characters
         self.codes = torch.from_numpy(np.array(data.array("train"))).to(device)
         self.evaluation_codes = data.array(spec.data.evaluation_split)
-        self.steps_per_epoch = len(self.codes) // self.length // spec.training.batch_size
-        self._order_of = (-1, torch.empty(0))
-
-    def _starts(self, step: int) -> Tensor:
-        """Where the windows of a batch begin: an epoch is a cut of the text into disjoint windows, from an offset
-        of its own, in an order of its own."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if self._order_of[0] != epoch:
-            draws = seeds.generator("cpu", self.spec.seed, "order", epoch)
-            offset = torch.randint(self.length, (1,), generator=draws)
-            starts = torch.randperm(len(self.codes) // self.length, generator=draws) * self.length + offset
-            self._order_of = (epoch, starts.clamp_(max=len(self.codes) - self.length).to(self.device))
-        size = self.spec.training.batch_size
-        return self._order_of[1][position * size : (position + 1) * size]
+        self.order = WindowOrder(spec.seed, len(self.codes), self.length, spec.training.batch_size, device)
 
     def batch(self, step: int) -> Tensor:
         """The windows [N, L] of `step`."""
-        places = self._starts(step)[:, None] + torch.arange(self.length, device=self.device)
+        places = self.order.starts(step)[:, None] + torch.arange(self.length, device=self.device)
         return self.codes[places].long()
 
     def evaluation_windows(self) -> Tensor:

@@ -28,7 +28,7 @@ def test_planning_imports_neither_numpy_nor_torch():
 
 
 def test_an_unknown_data_set_names_the_known_ones():
-    with pytest.raises(UserError, match="no data set 'mnist'; there are austen, characters, cifar10"):
+    with pytest.raises(UserError, match="no data set 'mnist'; there are austen, austen_chapters, austen_sentences"):
         dataset("mnist")
 
 

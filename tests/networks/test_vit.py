@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dblocks.networks.vit import AdaLNHead, PatchEmbedding, ViT, ViTDenoiser, embed_logits
+from dblocks.networks.embedding_target import embed_logits
+from dblocks.networks.vit import AdaLNHead, PatchEmbedding, ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.noise import Preconditioning
 from dblocks.partition import partition_of

@@ -24,10 +24,12 @@ def uniform(blocks: int = 1) -> MaskedPredictor:
 
 def test_an_epoch_cuts_the_text_into_disjoint_windows_from_an_offset_of_its_own(task):
     whole = task({"training": {"batch_size": 4000}})
-    assert whole.steps_per_epoch == len(whole.codes) // 16 // 4000
+    assert whole.order.steps_per_epoch == len(whole.codes) // 16 // 4000
     offsets = set()
     for epoch in range(3):
-        starts = torch.cat([whole._starts(epoch * whole.steps_per_epoch + i) for i in range(whole.steps_per_epoch)])
+        starts = torch.cat(
+            [whole.order.starts(epoch * whole.order.steps_per_epoch + i) for i in range(whole.order.steps_per_epoch)]
+        )
         inner = starts[starts < len(whole.codes) - 16]
         assert len(inner.unique()) == len(inner)
         (offset,) = (inner % 16).unique().tolist()

@@ -39,6 +39,7 @@ wildcard_constraints:
     table="|".join(PLAN.tables),
     dataset="|".join(PLAN.datasets()) or "none",
     latents="|".join(PLAN.encoded()) or "none",
+    tokens="|".join(PLAN.tokenized()) or "none",
     weights="[a-z0-9-]+",
     measurement="|".join(PLAN.requests) or "none",
 
@@ -57,3 +58,13 @@ def table_files(table):
     """The files that make up a table."""
     suffixes = ("csv", "md", "tex", "svg") if PLAN.tables[table].figure else ("csv", "md", "tex")
     return [f"{ROOT}/tables/{table}.{suffix}" for suffix in suffixes]
+
+
+def tokens_spec(wildcards):
+    """The spec.json of a run that trains on a folder of tokens."""
+    return str(PLAN.folder(PLAN.tokenized()[wildcards.tokens], 0) / "spec.json")
+
+
+def tokens_text(wildcards):
+    """The prepared text behind a folder of tokens."""
+    return str(PLAN.manifest(data_key(PLAN.runs[PLAN.tokenized()[wildcards.tokens]][0].data)))

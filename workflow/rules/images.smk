@@ -1,4 +1,4 @@
-"""What image generators need besides data: published weights, and latents made by a frozen autoencoder.
+"""What runs need besides data: published weights, and latents made by a frozen autoencoder.
 
 INPUTS: the data directory or a download; prepared images and an autoencoder.
 OUTPUTS: results/weights/<name>.json; results/data/<dataset>-latents-<hash>/manifest.json, with shards beside it.
@@ -10,7 +10,9 @@ localrules:
 
 
 rule weights:
-    """Published weights, found or downloaded."""
+    """Published weights, found or downloaded; a plan that waits for a person to bring them stops here."""
+    input:
+        lambda wildcards: or_stop(PLAN.check_weights, wildcards.weights) or [],
     output:
         f"{PLAN.command_line.results_dir}/weights/{{weights}}.json",
     log:

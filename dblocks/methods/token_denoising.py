@@ -1,0 +1,53 @@
+"""DiffusionBlocks on autoregressive text: each step trains one block to denoise tokens given the clean ones before.
+
+Every token is a sample of `DiffusionBlocks`, with a noise level of its own or that of its sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dblocks import seeds
+from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod, block_of_step
+from dblocks.networks.llama import CachedPrefix, Prefix
+from dblocks.noise import NoiseLevel
+from dblocks.text_generation import TextPredictor, write_on
+from dblocks.training import Step
+
+
+class TokenDenoising(DiffusionBlocksMethod):
+    """Trains a token denoiser's blocks; text is written greedily, each token from noise of its own."""
+
+    def training_step(self, step: int) -> Step:
+        tokens = self.task.windows(step)
+        method = self.spec.method
+        block = block_of_step(method.block_order, self.spec.seed, step, method.num_blocks)
+        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
+        sigma, epsilon = self.model.noise_draws(block, tokens.numel(), draws)
+        if method.sigma_per == "sequence":
+            sigma = sigma.view(tokens.shape)[:, :1].expand(tokens.shape).flatten()
+        return Step(self.model.training_loss(block, tokens, tokens.flatten(), sigma, epsilon), block, sigma)
+
+    def predictors(self) -> dict[str, TextPredictor]:
+        return {"": TextPredictor(self._go_on, self._nll, "sigma_max_ce")}
+
+    def _nll(self, windows: Tensor, generator: torch.Generator) -> Tensor:
+        """At σ_max, where z carries no information (trap 6): the noisiest block alone, from the tokens before."""
+        z = self.model.start(self._noise(windows.numel(), generator))
+        logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, windows)
+        return F.cross_entropy(logits.float(), windows.flatten(), reduction="none").view(windows.shape)[:, 1:]
+
+    def _go_on(self, prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        if self.spec.task.cache:
+            prefix: Prefix = CachedPrefix(self.network, prompts, prompts.shape[1] + count)
+        else:
+            prefix = Prefix(self.network, prompts)
+
+        def step(new: Tensor) -> Tensor:
+            if new is not prompts:
+                prefix.append(new[:, 0])
+            return self.model.sample(prefix, self._noise(len(prompts), generator)).argmax(dim=-1)
+
+        return write_on(step, prompts, count)
