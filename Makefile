@@ -45,6 +45,7 @@ schemas: setup  ## workflow/schemas from the typed configuration
 bench: setup  ## speed, with device and n
 	$(BIN)/python -m benchmarks.step_time
 	$(BIN)/python -m benchmarks.sampling_time
+	$(BIN)/python -m benchmarks.parallel_blocks
 	$(BIN)/python -m benchmarks.text_speed
 
 clean:  ## everything made by a run at scale smoke

@@ -97,7 +97,7 @@ def quality(record: Record) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=float, default=100, help="of the baseline; a block gets as many (%(default)s)")
+    parser.add_argument("--epochs", type=float, default=200, help="of the baseline; a block gets as many (%(default)s)")
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

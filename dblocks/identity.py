@@ -33,14 +33,13 @@ def identity(spec: RunSpec) -> str:
         (content["training"], "optimizer", "adamw"),
         (content["method"], "sigma_per", None),
         (content["compute"], "checkpoint_activations", False),
+        (content["compute"], "gpus", 1),
     )
     for section, field, unset in later:
         if section.get(field, ...) == unset:
             del section[field]
-    if spec.compute.gpus == 1:
-        del content["compute"]["gpus"]
-    if not spec.in_parallel:
-        content["method"].pop("schedule", None)
+    if content["method"].get("schedule") == "sampled":
+        del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,14 +108,13 @@ class Row(Part):
     def reading(self, column: Column) -> tuple[str | None, Column]:
         """The run (None for a measurement), and the column with the metric that this row reads."""
         own: dict[str, Any] = {"metric": self.prefix + column.metric}
-        if column.source == "measurement":
-            return None, column.model_copy(update=own)
         if column.substitute is not None:
             metric = self.prefix + column.substitute.metric
             own["substitute"] = column.substitute.model_copy(update={"metric": metric})
         reading = self.reads.get(column.metric, Reading())
         own |= {name: value for name, value in reading if name != "run" and value is not None}
-        return reading.run or self.run, column.model_copy(update=own)
+        run = None if column.source == "measurement" else reading.run or self.run
+        return run, column.model_copy(update=own)
 
 
 class Figure(Part):
@@ -158,7 +156,7 @@ class Table(Part):
         metrics = {column.metric for column in self.columns}
         for row in self.rows:
             published = {metric for there in row.published.values() for metric in there.values}
-            for origin, values in (("paper", set(row.paper)), ("published", published)):
+            for origin, values in (("paper", set(row.paper)), ("published", published), ("read", set(row.reads))):
                 if unknown := values - metrics:
                     raise ValueError(f"row '{row.row}': {origin} value for {sorted(unknown)}, which is no column")
             if unknown := set(row.marks) - set(self.marks):
@@ -354,43 +352,35 @@ def table_cells(
             common = {"table": table.table, "row": row.row, "column": column, "read": read, "scale": scale}
             common["paper_dataset"] = row.paper_dataset or table.paper_dataset
             common["marks"] = {mark: mark in row.marks for mark in table.marks}
-            paper = row.paper.get(column.metric)
             if column.source == "measurement":
-                cells.append(measured_cell(common, paper, (measurements or {}).get(row.measurement or "")))
+                found = (measurements or {}).get(row.measurement or "")
+                cells.append(measured_cell(common, row.paper.get(column.metric), found))
             else:
-                others = partial(beside, table.sources, row.published, column.metric)
-                cells.append(recorded_cell(common, paper, records.get(run, []), missing.get(run), others))
+                cells.append(recorded_cell(table, row, common, records.get(run, []), missing.get(run)))
     return cells
 
 
 def recorded_cell(
-    common: Mapping[str, Any],
-    paper: float | None,
-    found: Sequence[tuple[str, Record]],
-    missing: str | None,
-    published: Callable[[str | None], dict[str, float | None]],
+    table: Table, row: Row, common: Mapping[str, Any], found: Sequence[tuple[str, Record]], missing: str | None
 ) -> Cell:
-    """A cell of records: one value a seed.
-
-    Args:
-        published: what other publications have that may stand beside results on a data set.
-    """
-    read = common["read"]
-    metrics = {record.spec.seed: metric for _, record in found if (metric := read.of(record)) is not None}
+    """A cell of records: one value a seed."""
+    read, metric_key, records = common["read"], common["column"].metric, [record for _, record in found]
+    metrics = {record.spec.seed: metric for record in records if (metric := read.of(record)) is not None}
     if len({metric.name for metric in metrics.values()}) > 1:
-        raise UserError(f"row '{common['row']}': {read.metric} and its substitute in records of one run")
-    data = found[0][1].spec.data.name if found else None
+        raise UserError(f"row '{row.row}': {read.metric} and its substitute in records of one run")
+    data = records[0].spec.data.name if records else None
     substituted = any(metric.name != read.metric for metric in metrics.values())
+    on_paper_data = data == common["paper_dataset"] and not substituted
     return Cell(
         **common,
-        paper=paper if data == common["paper_dataset"] and not substituted else None,
+        paper=row.paper.get(metric_key) if on_paper_data else None,
         metrics=metrics,
-        budget=found[0][1].budget if found else None,
+        budget=records[0].budget if records else None,
         records=tuple(path for path, _ in found) if metrics else (),
-        missing=missing or read.skipped_in([record for _, record in found]),
-        idle=idle_blocks(record for _, record in found),
-        references=tuple(m.value for _, r in found if (m := read.of_references(r)) is not None),
-        published=published(None if substituted else data),
+        missing=missing or read.skipped_in(records),
+        idle=idle_blocks(records),
+        references=tuple(m.value for record in records if (m := read.of_references(record)) is not None),
+        published=beside(table.sources, row.published, metric_key, None if substituted else data),
     )
 
 

@@ -139,7 +139,11 @@ def test_a_shipped_claim_is_about_cells_that_exist(shipped):
     assert named - {None} <= {row.row for row in table.rows}
 
 
-@pytest.mark.parametrize("shipped", CLAIMS, ids=lambda c: c.claim)
+# those without a right side are of what is counted: tests/measure/test_measurement.py
+OF_SEEDS = [claim for claim in CLAIMS if all(comparison.right for comparison in claim.comparisons)]
+
+
+@pytest.mark.parametrize("shipped", OF_SEEDS, ids=lambda c: c.claim)
 def test_moving_the_tolerance_of_a_shipped_claim_flips_its_verdict(shipped):
     side = "at_least" if shipped.at_least is not None else "at_most"
     bound, sign = getattr(shipped, side), 1 if side == "at_least" else -1

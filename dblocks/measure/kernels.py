@@ -1,4 +1,4 @@
-"""Attention and dropout as a GPU's kernels have them, so that what they save for backward can be counted."""
+"""Attention, RMSNorm and dropout as a GPU's kernels have them, so that what they save for backward can be counted."""
 
 from __future__ import annotations
 
@@ -14,32 +14,47 @@ from torch.overrides import TorchFunctionMode
 class FusedAttention(torch.autograd.Function):
     """Attention as one operation: it saves q, k, v, its output and a log-sum-exp a query, and no T×T matrix.
 
-    It has shapes and no values: for accounting only.
+    A mask is a constant of the run and none of it. It has shapes and no values: for accounting only.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         n, heads, queries, _ = query.shape
         # laid out token by token, as the kernels do, so that heads are joined without a copy
         output = query.new_empty(n, queries, heads, value.shape[-1]).transpose(1, 2)
         log_sum_exp = query.new_empty(n, heads, queries, dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, output, log_sum_exp, mask)
+        ctx.save_for_backward(query, key, value, output, log_sum_exp)
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+class FusedRMSNorm(torch.autograd.Function):
+    """RMSNorm as one operation: it saves its input, one number a row and its weight. It has shapes and no values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(*x.shape[:-1], 1, dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), None if weight is None else torch.empty_like(weight)
 
 
 class AsOnGPU(TorchFunctionMode):
-    """While it is on, attention is `FusedAttention`, and dropout saves one byte an element."""
+    """While it is on, attention is `FusedAttention`, RMSNorm `FusedRMSNorm`, and dropout saves one byte an element."""
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
-            query, key, value, *rest = args
-            return FusedAttention.apply(query, key, value, rest[0] if rest else kwargs.get("attn_mask"))
+            return FusedAttention.apply(*args[:3])
+        if function is F.rms_norm:
+            return FusedRMSNorm.apply(args[0], kwargs.get("weight"))
         if function is F.dropout:
             return fused_dropout(*args, **kwargs)
         return function(*args, **kwargs)

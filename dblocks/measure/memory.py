@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dblocks.blocks import keep_block
 from dblocks.build import build
+from dblocks.data.prepared import PreparedData
 from dblocks.measure.kernels import AsOnGPU
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.request import Request
@@ -54,13 +55,15 @@ def accounting_spec(spec: RunSpec, micro_batch: int | None) -> RunSpec:
     fields: dict[str, Any] = {"compute": {"device": "cpu", "precision": "fp32", "compile": "off"}}
     if micro_batch is not None:
         fields["training"] = {"batch_size": micro_batch}
+    if "attention" in type(spec.network).model_fields:
+        fields["network"] = {"attention": "masked"}  # one call, as FlexAttention's on a GPU
     if spec.num_blocks > 1:
         fields["method"] = {"block_order": "rounds"}
     return spec.changed(fields)
 
 
-def build_without_numbers(spec: RunSpec, folder: Path) -> Any:
-    """The method of a run on made-up data, its weights tensors without content."""
+def build_without_numbers(spec: RunSpec, data: PreparedData) -> Any:
+    """The method of a run, its weights tensors without content."""
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
         if parameter is None or parameter.is_meta:
@@ -69,7 +72,7 @@ def build_without_numbers(spec: RunSpec, folder: Path) -> Any:
 
     hook = register_module_parameter_registration_hook(to_meta)
     try:
-        method, _ = build(spec, made_up_data(spec, folder), torch.device("cpu"))
+        method, _ = build(spec, data, torch.device("cpu"))
     finally:
         hook.remove()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -130,15 +133,17 @@ class Accountant:
     """Takes the accounts of one request; made-up data goes into `folder`."""
 
     def __init__(self, request: Request, folder: Path):
-        self.folder, self.count = folder, 0
+        self.folder = folder
         micro_batch = request.settings.micro_batch
         self.baseline = accounting_spec(request.baseline, micro_batch)
         self.blocks = accounting_spec(request.spec, micro_batch)
         self.alone = self.blocks.changed(ISOLATED)
 
+        self.data = made_up_data(self.blocks, folder / "data")
+
     def method(self, spec: RunSpec) -> Any:
-        self.count += 1
-        return build_without_numbers(spec, self.folder / str(self.count))
+        """A network without numbers, and how it is trained."""
+        return build_without_numbers(spec, self.data)
 
     def baseline_has_adaln(self) -> bool:
         """Whether the baseline's layers are modulated as the blocks' are."""

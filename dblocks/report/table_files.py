@@ -80,7 +80,8 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
 
 def _facts(table: Table, row: Row, cells: Sequence[Cell]) -> list[str]:
     """A row's words, with the data set and metric of its first value."""
-    first = next((cell for cell in cells if cell.metrics), cells[0])
+    own = [cell for cell in cells if cell.column.source == "record"] or cells
+    first = next((cell for cell in own if cell.metrics), own[0])
     dataset = next((metric.dataset for metric in first.metrics.values()), first.paper_dataset)
     return [row.facts.get(heading, "–").format(dataset=dataset, metric=first.label) for heading in table.facts]
 

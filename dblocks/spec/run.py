@@ -127,10 +127,11 @@ class RunSpec(Part):
         gpus, method = self.compute.gpus, self.method
         if gpus == 1:
             return self
-        if self.task.name not in SHARED["task"] or method.name not in SHARED["method"]:
-            raise ValueError(f"compute.gpus {gpus}: task {self.task.name} by {method.name} trains on one")
-        if isinstance(self.network, NoPropCNNSpec):
-            raise ValueError(f"compute.gpus {gpus}: network noprop_cnn has batch norm, it trains on one")
+        fits = self.task.name in SHARED["task"] and method.name in SHARED["method"]
+        if not fits or self.network.name in WITHOUT_LAYERS:  # batch norm sees the whole batch
+            raise ValueError(
+                f"compute.gpus {gpus}: {self.network.name}, {self.task.name} by {method.name} train on one"
+            )
         if self.training.batch_size % gpus:
             raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
         if getattr(method, "weighting", None) == "official":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dblocks.claims import TablePlan, load_claims
+from dblocks.claims import TablePlan, judge, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine
 from dblocks.errors import UserError
 from dblocks.measure.measurement import read_measurement
@@ -150,7 +150,12 @@ def test_what_is_counted_is_judged_without_seeds(measured):
     by_claim = {verdict.claim.claim: verdict for verdict in verdicts}
     vit = by_claim["memory_falls_by_b"]
     assert vit.outcome == "fails" and "ViT, CIFAR-100 = 0.79" in vit.detail
-    assert by_claim["memory_of_dit_l_falls_by_nearly_b"].outcome == "undecided"  # not measured here
+    dit = by_claim["memory_of_dit_l_falls_by_nearly_b"]
+    assert dit.outcome == "undecided"  # not measured here
+    own = dit.claim.model_copy(update={"comparisons": vit.claim.comparisons[:1]})
+    cells, _ = judged_cells(plan_of("memory_gap", measured))
+    outcomes = [judge(own.model_copy(update={"at_least": bound}), cells, False).outcome for bound in (0.78, 0.79)]
+    assert outcomes == ["holds", "fails"]
 
 
 def test_a_figure_has_a_bar_for_every_row_and_part_that_was_measured(measured, tmp_path):

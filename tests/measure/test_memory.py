@@ -44,7 +44,7 @@ def live_after_forward(method, step: int) -> int:
 @pytest.mark.parametrize("run", RUNS)
 def test_activations_are_what_a_real_step_holds(run, tmp_path):
     spec = small(run)
-    accounted = account_part(spec, build_without_numbers(spec, tmp_path / "accounted"))
+    accounted = account_part(spec, build_without_numbers(spec, made_up_data(spec, tmp_path / "accounted")))
     method, _ = build(spec, made_up_data(spec, tmp_path / "real"), CPU)
     assert accounted.account.activations == pytest.approx(live_after_forward(method, 0), rel=0.05)
 
@@ -52,7 +52,7 @@ def test_activations_are_what_a_real_step_holds(run, tmp_path):
 @pytest.mark.parametrize("run", RUNS)
 def test_checkpointed_activations_are_what_a_real_step_holds(run, tmp_path):
     spec = small(run)
-    accounted = account_part(spec, build_without_numbers(spec, tmp_path / "accounted"))
+    accounted = account_part(spec, build_without_numbers(spec, made_up_data(spec, tmp_path / "accounted")))
     method, _ = build(small(run, checkpoint_activations=True), made_up_data(spec, tmp_path / "real"), CPU)
     generators = torch.get_rng_state().numel() * len(accounted.saved.by_layer)  # kept to draw the same dropout again
     held = live_after_forward(method, 0) - generators
@@ -68,7 +68,7 @@ def test_parameters_gradients_and_optimiser_state_are_those_of_training(run, alo
     spec = small(run)
     spec = spec.changed(ISOLATED) if alone else spec
     method, _ = build(spec, made_up_data(spec, tmp_path / "real"), CPU)
-    fake = build_without_numbers(spec, tmp_path / "accounted")
+    fake = build_without_numbers(spec, made_up_data(spec, tmp_path / "accounted"))
     if alone:
         for network in (method.network, fake.network):
             keep_block(network, block_of_step("rounds", spec.seed, 0, spec.num_blocks))
@@ -91,7 +91,7 @@ def size(tensors) -> int:
 
 def test_a_networks_tensors_have_no_content(tmp_path):
     spec = accounting_spec(resolve("dit_imagenet/end_to_end", "paper"), 2)
-    method = build_without_numbers(spec, tmp_path / "data")
+    method = build_without_numbers(spec, made_up_data(spec, tmp_path / "data"))
     assert size(method.network.parameters()) > 1.8e9
     assert all(isinstance(parameter, FakeTensor) for parameter in method.network.parameters())
 
@@ -122,7 +122,7 @@ def test_activations_of_a_plain_layer_are_those_of_the_closed_form(tmp_path):
     numbers a token."""
     spec = small("vit/end_to_end")
     network, batch = spec.network, spec.training.batch_size
-    saved = account_part(spec, build_without_numbers(spec, tmp_path / "data")).saved
+    saved = account_part(spec, build_without_numbers(spec, made_up_data(spec, tmp_path / "data"))).saved
     tokens = (8 // network.patch_size) ** 2 + 1
     wide = (8 + 2 * network.mlp_ratio) * batch * tokens * network.width
     a_token = (2 * 2 + network.heads) * batch * tokens  # mean and deviation of two norms, a log-sum-exp a head
@@ -158,5 +158,7 @@ def test_training_with_checkpointing_is_the_same_to_the_bit(run, tmp_path):
 @pytest.mark.parametrize("run", ["vit/end_to_end", "dit_cifar10/end_to_end"])
 def test_the_account_is_the_allocators_peak_on_cuda(run, tmp_path):
     spec = accounting_spec(resolve(run, "paper"), 128)
-    accounted = account_part(spec, build_without_numbers(spec, tmp_path / "accounted")).account.total
+    accounted = account_part(
+        spec, build_without_numbers(spec, made_up_data(spec, tmp_path / "accounted"))
+    ).account.total
     assert allocated(spec, torch.device("cuda"), tmp_path / "real") == pytest.approx(accounted, rel=0.05)
