@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -35,8 +37,13 @@ def live_after_forward(method, step: int) -> int:
     """Bytes that the CPU's allocator has given out during a real forward pass and not got back."""
     method.network.train()
     method.task.batch(step)  # what is made once, such as an epoch's order, is there
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        result = method.training_step(step)
+    gc.collect()
+    gc.disable()  # what earlier tests left would be given back in between
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            result = method.training_step(step)
+    finally:
+        gc.enable()
     assert result.loss.requires_grad
     return sum(event.nbytes() for event in found.profiler.kineto_results.events() if event.name() == "[memory]")
 
