@@ -30,11 +30,11 @@ from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
-from dblocks.networks.huginn import Huginn, HuginnDenoiser, SandwichLayer
+from dblocks.networks.huginn import Huginn, HuginnDenoiser
+from dblocks.networks.layers import layers_of
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM
 from dblocks.networks.noprop_cnn import ClassEmbedding, NoPropDenoiser, NoPropNetwork, class_prototypes
-from dblocks.networks.transformer import TransformerLayer
 from dblocks.networks.vit import ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.partition import block_layers, partition_of
@@ -78,9 +78,8 @@ def build(
 
 def checkpoint_layers(network: torch.nn.Module) -> None:
     """Have every layer keep only what it is given, and run again in backward; the numbers stay the same."""
-    for module in network.modules():
-        if isinstance(module, TransformerLayer | SandwichLayer):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+    for layer in layers_of(network):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def build_masked_text(

@@ -27,7 +27,7 @@ from dblocks.measure.made_up import made_up_data
 from dblocks.measure.request import Request
 from dblocks.measure.saved import Saved, saved_by_step
 from dblocks.methods.diffusion_blocks import block_of_step
-from dblocks.networks.transformer import TransformerLayer
+from dblocks.networks.layers import layers_of
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
 
@@ -124,11 +124,6 @@ def account_part(spec: RunSpec, method: Any, step: int = 0) -> Part:
     )
 
 
-def layers_of(network: nn.Module) -> list[TransformerLayer]:
-    """Its transformer layers."""
-    return [module for module in network.modules() if isinstance(module, TransformerLayer)]
-
-
 class Accountant:
     """Takes the accounts of one request; made-up data goes into `folder`."""
 
@@ -137,8 +132,8 @@ class Accountant:
         micro_batch = request.settings.micro_batch
         self.baseline = accounting_spec(request.baseline, micro_batch)
         self.blocks = accounting_spec(request.spec, micro_batch)
-        self.alone = self.blocks.changed(ISOLATED)
-
+        # a network that is not cut is its one block as it is
+        self.alone = self.blocks.changed(ISOLATED) if self.blocks.num_blocks > 1 else self.blocks
         self.data = made_up_data(self.blocks, folder / "data")
 
     def method(self, spec: RunSpec) -> Any:
@@ -168,7 +163,8 @@ class Accountant:
         found = []
         for step in range(self.alone.num_blocks):
             method = self.method(self.alone)
-            keep_block(method.network, block_of_step("rounds", self.alone.seed, step, self.alone.num_blocks))
+            if self.alone.num_blocks > 1:
+                keep_block(method.network, block_of_step("rounds", self.alone.seed, step, self.alone.num_blocks))
             for layer in layers_of(method.network) if plain_layers else ():
                 layer.modulation = None
             found.append(account_part(self.alone, method, step))

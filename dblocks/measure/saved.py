@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from dblocks.networks.transformer import TransformerLayer
+from dblocks.networks.layers import layers_of
 
 Storages = dict[int, torch.UntypedStorage]
 
@@ -85,6 +85,8 @@ def _watching(network: nn.Module, saved: Saved) -> Iterator[None]:
         saved.by_layer.append(current[-1])
         found = tensors_in((args, kwargs))
         saved.tokens = found[0].shape[1]
+        if not torch.is_grad_enabled():  # iterations before the last few of recurrent depth keep nothing
+            return
         saved.inputs.update({t.untyped_storage()._cdata: t.untyped_storage() for t in found})
 
     def leave(module: nn.Module, args: tuple, output: Any) -> None:
@@ -96,7 +98,7 @@ def _watching(network: nn.Module, saved: Saved) -> Iterator[None]:
             current[-1][storage._cdata] = storage
         return tensor
 
-    layers = [module for module in network.modules() if isinstance(module, TransformerLayer)]
+    layers = layers_of(network)
     hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in layers]
     hooks += [layer.register_forward_hook(leave) for layer in layers]
     try:
