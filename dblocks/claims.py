@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from dblocks.cells import Cell
 from dblocks.config import CONFIG_DIR, read_yaml
 from dblocks.errors import UserError
 from dblocks.spec import Part
-from dblocks.tables import Cell, Table
+from dblocks.tables import Table
 
 LEAST_SEEDS = 3
 

@@ -1,14 +1,8 @@
-"""Tables from records and measurements: config/tables/*.yaml says what a table holds, they say what was measured.
-
-Nothing about a single table lives here.
-"""
+"""What tables hold: config/tables/*.yaml, typed. Nothing about a single table lives here."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,28 +12,12 @@ from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
-from dblocks.published import Published, Source, beside
+from dblocks.published import Published, Source
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
+
 # one line per row and metric
-CSV_COLUMNS = (
-    "table",
-    "row",
-    "metric",
-    "paper",
-    "mean",
-    "sd",
-    "n",
-    "unit",
-    "dataset",
-    "split",
-    "scale",
-    "budget",
-    "record",
-)
-
-
 class Substitute(Part):
     """What fills a column where its own metric could not be measured; the paper's value never stands beside it."""
 
@@ -174,130 +152,6 @@ class Table(Part):
         return self
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One row under one metric: all seeds of one run.
-
-    Attributes:
-        read: the column with the metric that the row reads.
-        paper: the paper's value, None where it has none, was taken on another data set or with another metric.
-        paper_dataset: the data set of the row's paper values.
-        metrics: the metric by seed; empty where missing.
-        missing: why, where there is nothing.
-        measurement: where a measurement is read, what was measured.
-        idle: blocks, from 1, that no prediction ran: what was trained there is not in the number.
-        references: the same of the references of generated text, one a seed, where the column shows it.
-        published: other publications' values by source, under the same rule as the paper's.
-        marks: what the row is, by the table's marks.
-    """
-
-    table: str
-    row: str
-    column: Column
-    paper: float | None
-    metrics: Mapping[int, Metric]
-    scale: str
-    budget: float | None
-    records: tuple[str, ...]
-    missing: str | None = None
-    paper_dataset: str = ""
-    read: Column | None = None
-    measurement: Measurement | None = None
-    idle: tuple[int, ...] = ()
-    references: tuple[float, ...] = ()
-    published: Mapping[str, float | None] = field(default_factory=dict)
-    marks: Mapping[str, bool] = field(default_factory=dict)
-
-    @property
-    def wanted(self) -> Column:
-        """What the row reads: its own reading of the column, or the column itself."""
-        return self.read or self.column
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether it is counted, so that one value decides: no seed and no clock moves it."""
-        return self.measurement is not None and all(metric.spread is None for metric in self.metrics.values())
-
-    @property
-    def measured(self) -> str:
-        """The metric that is shown: the column's own, or its substitute."""
-        return next((metric.name for metric in self.metrics.values()), self.wanted.metric)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether all that was measured is the paper's metric on the paper's data set."""
-        return all((m.name, m.dataset) == (self.wanted.metric, self.paper_dataset) for m in self.metrics.values())
-
-    @property
-    def label(self) -> str:
-        """The heading that fits what was measured."""
-        if self.measured == self.wanted.metric:
-            return self.wanted.label
-        return self.wanted.substitute.label.format(dataset=next(iter(self.metrics.values())).dataset)
-
-    @property
-    def values(self) -> list[float]:
-        return [metric.value for _, metric in sorted(self.metrics.items())]
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.metrics else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation over seeds (n − 1); None below two seeds."""
-        return statistics.stdev(self.values) if len(self.metrics) > 1 else None
-
-    @property
-    def key(self) -> str:
-        """What the csv calls the metric: as it is measured, after the column's own name where rows differ in it."""
-        if self.wanted.metric == self.column.metric:
-            return self.measured
-        return self.column.metric if self.column.source == "measurement" else f"{self.column.metric}:{self.measured}"
-
-    def csv(self) -> dict[str, str]:
-        """One line of the long csv; what is not known is empty."""
-        first = next(iter(self.metrics.values()), None)
-        known = {
-            "paper": self.paper,
-            "mean": self.mean,
-            "sd": self.sd,
-            "n": len(self.metrics),
-            "dataset": first and first.dataset,
-            "split": first and first.split,
-            "budget": self.budget,
-        }
-        text = {key: "" if value is None else str(value) for key, value in known.items()}
-        fixed = {
-            "table": self.table,
-            "row": self.row,
-            "metric": self.key,
-            "unit": self.column.unit,
-            "scale": self.scale,
-        }
-        more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}
-        more |= {source: "" if value is None else str(value) for source, value in self.published.items()}
-        return {**fixed, **text, "record": ";".join(self.records), **more}
-
-    def text(self) -> str:
-        """How the cell reads in a table: mean ± sd (n), or why it is empty."""
-        if self.mean is None:
-            return self.missing or "–"
-        decimals = self.wanted.decimals
-        if self.measurement is not None:
-            spread = self.metrics[0].spread
-            return f"{self.mean:.{decimals}f}" + (
-                f" [{spread[0]:.{decimals}f}, {spread[1]:.{decimals}f}]" if spread else ""
-            )
-        spread = "" if self.sd is None else f" ± {self.sd:.{decimals}f}"
-        more = [f"n = {len(self.metrics)}"]
-        if self.references:
-            more.append(f"references {statistics.fmean(self.references):.{decimals}f}")
-        if self.idle:
-            more.append(f"block{'s' * (len(self.idle) > 1)} {', '.join(map(str, self.idle))} never ran")
-        return f"{self.mean:.{decimals}f}{spread} ({'; '.join(more)})"
-
-
 def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
     """Every config/tables/*.yaml by its table's name.
 
@@ -323,99 +177,3 @@ def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
 def _natural(path: Path) -> tuple[str, int]:
     stem, _, number = path.stem.rpartition("_")
     return (stem, int(number)) if number.isdigit() else (path.stem, 0)
-
-
-Found = Mapping[str, Sequence[tuple[str, Record]]]
-
-
-def table_cells(
-    table: Table,
-    scale: str,
-    records: Found,
-    missing: Mapping[str, str],
-    measurements: Mapping[str, tuple[str, Measurement]] | None = None,
-) -> list[Cell]:
-    """The cells of a table.
-
-    Args:
-        records: (path, record) of every seed by "<experiment>/<variant>".
-        missing: why a run has none, by the same key.
-        measurements: (path, measurement) by its name.
-    Raises: UserError if a run's records are not seeds of one identity.
-    """
-    cells = []
-    for row in table.rows:
-        for run in row.runs:
-            check_same_run(row, records.get(run, []))
-        for column in table.columns:
-            run, read = row.reading(column)
-            common = {"table": table.table, "row": row.row, "column": column, "read": read, "scale": scale}
-            common["paper_dataset"] = row.paper_dataset or table.paper_dataset
-            common["marks"] = {mark: mark in row.marks for mark in table.marks}
-            if column.source == "measurement":
-                found = (measurements or {}).get(row.measurement or "")
-                cells.append(measured_cell(common, row.paper.get(column.metric), found))
-            else:
-                cells.append(recorded_cell(table, row, common, records.get(run, []), missing.get(run)))
-    return cells
-
-
-def recorded_cell(
-    table: Table, row: Row, common: Mapping[str, Any], found: Sequence[tuple[str, Record]], missing: str | None
-) -> Cell:
-    """A cell of records: one value a seed."""
-    read, metric_key, records = common["read"], common["column"].metric, [record for _, record in found]
-    metrics = {record.spec.seed: metric for record in records if (metric := read.of(record)) is not None}
-    if len({metric.name for metric in metrics.values()}) > 1:
-        raise UserError(f"row '{row.row}': {read.metric} and its substitute in records of one run")
-    data = records[0].spec.data.name if records else None
-    substituted = any(metric.name != read.metric for metric in metrics.values())
-    on_paper_data = data == common["paper_dataset"] and not substituted
-    return Cell(
-        **common,
-        paper=row.paper.get(metric_key) if on_paper_data else None,
-        metrics=metrics,
-        budget=records[0].budget if records else None,
-        records=tuple(path for path, _ in found) if metrics else (),
-        missing=missing or read.skipped_in(records),
-        idle=idle_blocks(records),
-        references=tuple(m.value for record in records if (m := read.of_references(record)) is not None),
-        published=beside(table.sources, row.published, metric_key, None if substituted else data),
-    )
-
-
-def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[str, Measurement] | None) -> Cell:
-    """A cell of a measurement: one value, without seeds; the paper's stands beside it where the shapes are its own."""
-    path, measurement = found or ("", None)
-    metric = measurement and common["read"].of(measurement)
-    scale = common["scale"] if measurement is None else measurement.request.spec.scale  # that of its shapes
-    return Cell(
-        **{**common, "scale": scale},
-        paper=paper if measurement and scale == "paper" else None,
-        metrics={0: metric} if metric else {},
-        budget=None,
-        records=(path,) if metric else (),
-        measurement=measurement if metric else None,
-    )
-
-
-def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:
-    """Blocks, from 1, that were not run once when any of the records' networks predicted."""
-    counts = (enumerate(record.evaluations_per_block or (), start=1) for record in records)
-    return tuple(sorted({block for record in counts for block, count in record if count == 0}))
-
-
-def check_same_run(row: Row, found: Sequence[tuple[str, Record]]) -> None:
-    """Raises: UserError unless all records are different seeds of one run."""
-    if len({record.identity for _, record in found}) > 1:
-        raise UserError(f"row '{row.row}': records of different runs: {', '.join(path for path, _ in found)}")
-    if len({record.spec.seed for _, record in found}) < len(found):
-        raise UserError(f"row '{row.row}': two records of one seed: {', '.join(path for path, _ in found)}")
-
-
-def percentage(budget: float | None) -> str:
-    """A budget as a percentage of the paper's with two significant digits."""
-    if budget is None:
-        return "–"
-    share = 100 * budget
-    return f"{share:.0f} %" if share >= 10 else f"{share:.{1 - math.floor(math.log10(share))}f} %"

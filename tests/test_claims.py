@@ -12,11 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from dblocks.cells import Cell
 from dblocks.claims import Claim, Comparison, judge, load_claims, mean_interval
 from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.record import Metric
-from dblocks.tables import Cell, Column, load_tables
+from dblocks.tables import Column, load_tables
 from tests.workflow.helpers import build_of, edit, make_record
 
 TABLES = load_tables()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dblocks.cells import table_cells
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.report.page_figures import table_figure
-from dblocks.tables import load_tables, table_cells
+from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of
 
 TABLE = load_tables()["depth"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from dblocks.cells import table_cells
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.record import Metric, Record
 from dblocks.report.table_files import grid, provenance
-from dblocks.tables import load_tables, table_cells
+from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of
 
 TABLE = load_tables()["table_2"]

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dblocks.cells import percentage
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.record import Record
 from dblocks.report.table_files import escape_tex
-from dblocks.tables import load_tables, percentage
+from dblocks.tables import load_tables
 from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
 
 COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"

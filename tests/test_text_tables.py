@@ -2,8 +2,9 @@
 
 import pytest
 
+from dblocks.cells import table_cells
 from dblocks.report.table_files import grid
-from dblocks.tables import load_tables, table_cells
+from dblocks.tables import load_tables
 from tests.workflow.helpers import make_record
 
 TABLES = load_tables()

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from dblocks.cells import Cell, table_cells
 from dblocks.claims import TablePlan, Verdict, judge, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, load_scales, read_yaml, resolve
 from dblocks.data.files import write_atomically
@@ -15,7 +16,7 @@ from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.measure.request import MEASUREMENT, make_request
 from dblocks.record import RECORD, Record, read_record
 from dblocks.report.table_files import write_table
-from dblocks.tables import Cell, load_tables, table_cells
+from dblocks.tables import load_tables
 
 Found = Sequence[tuple[str, Record]]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from dblocks.cells import Cell, percentage
 from dblocks.claims import TablePlan, Verdict
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
@@ -16,7 +17,6 @@ from dblocks.report.build_tables import judged_cells
 from dblocks.report.page_figures import dot_plot, noise_partition, table_figure
 from dblocks.report.run_views import RunView, data_uri, run_view
 from dblocks.report.table_files import grid, provenance
-from dblocks.tables import Cell, percentage
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}

@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dblocks.cells import Cell
 from dblocks.errors import UserError
 from dblocks.noise import NoiseDistribution
 from dblocks.partition import Partition, noise_distribution, partition_of
 from dblocks.spec import DiffusionBlocksSpec
-from dblocks.tables import Cell, Column, Table
+from dblocks.tables import Column, Table
 
 # Okabe & Ito's colours, told apart with any kind of sight, and beside them always another mark, dash or hatch
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from dblocks.cells import CSV_COLUMNS, Cell, percentage
 from dblocks.claims import Verdict
 from dblocks.data.files import write_atomically
 from dblocks.published import Published, row_settings, settings_lines
-from dblocks.tables import CSV_COLUMNS, Cell, Column, Row, Table, percentage
+from dblocks.tables import Column, Row, Table
 
 
 def write_table(

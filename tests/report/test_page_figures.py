@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from dblocks.cells import table_cells
 from dblocks.report.page_figures import dot_plot, learning_curves, noise_partition
-from dblocks.tables import load_tables, table_cells
+from dblocks.tables import load_tables
 from tests.workflow.helpers import make_record
 
 TABLE = load_tables()["table_1"]
