@@ -47,13 +47,21 @@ class FusedRMSNorm(torch.autograd.Function):
 
 
 class AsOnGPU(TorchFunctionMode):
-    """While it is on, attention is `FusedAttention`, RMSNorm `FusedRMSNorm`, and dropout saves one byte an element."""
+    """While it is on, attention is `FusedAttention`, RMSNorm `FusedRMSNorm`, and dropout saves one byte an element.
+
+    Args:
+        fused_norm: without, RMSNorm is what a CPU makes of it, several operations.
+    """
+
+    def __init__(self, fused_norm: bool = True):
+        super().__init__()
+        self.fused_norm = fused_norm
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
             return FusedAttention.apply(*args[:3])
-        if function is F.rms_norm:
+        if function is F.rms_norm and self.fused_norm:
             return FusedRMSNorm.apply(args[0], kwargs.get("weight"))
         if function is F.dropout:
             return fused_dropout(*args, **kwargs)

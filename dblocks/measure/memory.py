@@ -111,10 +111,10 @@ class Part:
     saved: Saved
 
 
-def account_part(spec: RunSpec, method: Any, step: int = 0) -> Part:
-    """Run a step of a network without numbers and take its accounts."""
+def account_part(spec: RunSpec, method: Any, step: int = 0, fused_norm: bool = True) -> Part:
+    """Run a step of a network without numbers and take its accounts; `fused_norm` as in kernels.py."""
     method.network.zero_grad(set_to_none=True)
-    with AsOnGPU():
+    with AsOnGPU(fused_norm):
         saved = saved_by_step(method, step)
     return Part(
         account=account(spec, method.network, saved.total),

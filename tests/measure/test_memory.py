@@ -57,6 +57,17 @@ def test_activations_are_what_a_real_step_holds(run, tmp_path):
     assert accounted.account.activations == pytest.approx(live_after_forward(method, 0), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "run", ["ar_lm1b/end_to_end", "ar_lm1b/diffusion_blocks", "huginn/recurrent_depth", "huginn/diffusion_blocks"]
+)
+def test_activations_of_language_models_too_with_the_norm_that_a_cpu_has(run, tmp_path):
+    spec = small(run)
+    fake = build_without_numbers(spec, made_up_data(spec, tmp_path / "accounted"))
+    accounted = account_part(spec, fake, fused_norm=False)
+    method, _ = build(spec, made_up_data(spec, tmp_path / "real"), CPU)
+    assert accounted.account.activations == pytest.approx(live_after_forward(method, 0), rel=0.05)
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_checkpointed_activations_are_what_a_real_step_holds(run, tmp_path):
     spec = small(run)
