@@ -15,8 +15,8 @@ from dblocks.data.files import write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.owner import owned
-from dblocks.record import BLOCK
-from dblocks.run import check_data, read_spec, remembered_failure
+from dblocks.record import BLOCK, RESULT
+from dblocks.run import check_data, disk_full_in_one_line, read_spec, remembered_failure
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import interrupt_on_sigterm
@@ -35,9 +35,11 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
         raise UserError(f"{spec_path}: method.schedule is not 'parallel': `dblocks run` trains all blocks in one job")
     if not 1 <= block <= spec.num_blocks:
         raise UserError(f"block {block}: {spec_path} has blocks 1 to {spec.num_blocks}")
+    if (spec_path.parent / RESULT).exists():
+        raise UserError(f"{spec_path.parent}: this run is finished; its blocks are not trained again")
     folder = spec_path.parent / "blocks" / str(block)
     folder.mkdir(parents=True, exist_ok=True)
-    with owned(folder):
+    with disk_full_in_one_line(folder), owned(folder):
         weights = sorted(folder.glob("weights-*.pt"))
         if not weights:
             with remembered_failure(folder), interrupt_on_sigterm():

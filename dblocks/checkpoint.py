@@ -40,8 +40,8 @@ def save_verified(folder: Path, stem: str, state: dict[str, Any]) -> Path:
     return path
 
 
-def load_verified(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_verified` wrote; tensors and plain data only, nothing is unpickled beyond them.
+def load_verified(path: Path) -> dict[str, Any]:
+    """Read, into main memory, what `save_verified` wrote; tensors and plain data only, nothing else is unpickled.
 
     Raises: ValueError if the content is not what the name promises, or is no state.
     """
@@ -52,8 +52,8 @@ def load_verified(path: Path, device: torch.device | str = "cpu") -> dict[str, A
         raise ValueError(f"{path}: content has sha256 {digest}…, its name says otherwise (truncated or changed)")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a stranger's pickle; the error below says what matters
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path}: holds something else than tensors and plain data; nothing of it was run") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds a {type(state).__name__}, not a state")
@@ -73,12 +73,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink()
 
 
-def load_newest(folder: Path, device: torch.device | str) -> dict[str, Any] | None:
-    """The newest checkpoint that is intact, or None; a broken one is named on stderr and put aside."""
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is intact, or None; a broken one is named on stderr and put aside.
+
+    What only fails to be read, as on a file system that is away for a moment, is not broken: that error is raised.
+    """
     for path in checkpoints(folder):
         try:
-            return load_verified(path, device)
-        except (ValueError, OSError) as error:
+            return load_verified(path)
+        except ValueError as error:
             path.rename(path.with_suffix(".broken"))  # kept for a look, but no longer counted among the newest two
             print(f"dblocks: refused checkpoint: {error}; going on from the one before", file=sys.stderr, flush=True)
     return None

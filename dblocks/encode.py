@@ -31,7 +31,7 @@ def load_codec(path: Path, device: torch.device) -> Codec:
     record = read_record(path)
     network = Autoencoder(record.spec.network, dataset(record.spec.data.name).image_shape)
     try:
-        network.load_state_dict(load_verified(path.parent / record.weights, device)["network"])
+        network.load_state_dict(load_verified(path.parent / record.weights)["network"])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: its weights cannot be read: {error}") from error
     return network.to(device).eval()

@@ -13,13 +13,12 @@ from pydantic import ValidationError
 from dblocks.claims import TablePlan, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, first_error, load_experiments, load_scales, needed_specs, resolve
 from dblocks.data.files import write_atomically
-from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import DATASETS
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
-from dblocks.record import BLOCK, RECORD
+from dblocks.record import BLOCK, RECORD, RESULT
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
@@ -86,8 +85,10 @@ class Plan:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
 
     def blocks_of(self, run: str, seed: int) -> list[Path]:
-        """The block.json files of a run whose blocks are trained in parallel; none of another."""
+        """The block.json files of a run whose blocks are trained in parallel; none of another, or of a finished one."""
         spec = self.runs[run][0]
+        if (self.folder(run, seed) / RESULT).exists():
+            return []
         blocks = range(1, spec.num_blocks + 1) if spec.in_parallel else ()
         return [self.folder(run, seed) / "blocks" / str(block) / BLOCK for block in blocks]
 
@@ -259,7 +260,7 @@ def parse_command_line(config: dict) -> CommandLine:
         line = CommandLine.model_validate(config)
     except ValidationError as error:
         raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
-    known = [*DATASETS, *WEIGHTS]
+    known = [*DATASETS, *LANGUAGE_MODELS]
     for name in line.skip:
         if name not in known:
             raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")

@@ -16,6 +16,7 @@ from dblocks.errors import TrainingFailed, UserError
 from dblocks.spec import DataSpec, Part, RunSpec
 
 RECORD, BLOCK = "record.json", "block.json"
+RESULT = "result.json"  # the finished record as the pipeline does not know it, and so never deletes it
 
 
 class Metric(Part):

@@ -29,7 +29,7 @@ from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.identity import identity, run_name, training_fingerprint
 from dblocks.owner import owned
-from dblocks.record import RECORD, Record, read_record, write_record
+from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from dblocks.training import Method
 
-RESULT, FAILED, SPEC = "result.json", "failed.json", "spec.json"
+FAILED, SPEC = "failed.json", "spec.json"
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -73,7 +73,7 @@ def execute(
     with processes.joined(spec):
         if not processes.is_first():
             return assist(spec, spec_path.parent, data_folder)
-        with owned(spec_path.parent), disk_full_in_one_line(spec_path.parent):
+        with disk_full_in_one_line(spec_path.parent), owned(spec_path.parent):
             return _execute(spec, spec_path.parent, data_folder, wandb_mode, progress, needs or {})
 
 
@@ -119,6 +119,7 @@ def _execute(
         data = PreparedData(data_folder)
         record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     write_record(folder / RESULT, record)
+    show_at_wandb(record, folder, wandb_mode)
     write_record(folder / RECORD, record)
     for checkpoint in folder.glob("step-*.pt"):
         checkpoint.unlink()
@@ -203,15 +204,20 @@ def train_and_evaluate(
         skipped=tuple(name for role, name in spec.needed_weights().items() if role not in needs),
         weights=weights.name,
     )
-    if wandb_mode != "off":
-        from dblocks.report.wandb_export import export
-
-        try:
-            export(record, folder, wandb_mode)
-        except UserError as error:  # what was measured does not depend on where it is shown
-            print(f"dblocks: warning: {error}; `snakemake wandb_sync` uploads it later", file=sys.stderr)
-            shutil.rmtree(folder / "wandb", ignore_errors=True)  # half of it: the log has all
     return record
+
+
+def show_at_wandb(record: Record, folder: Path, wandb_mode: str) -> None:
+    """Export a finished run. What was measured does not depend on where it is shown: a failure is a warning."""
+    if wandb_mode == "off":
+        return
+    from dblocks.report.wandb_export import export
+
+    try:
+        export(record, folder, wandb_mode)
+    except (UserError, OSError) as error:
+        print(f"dblocks: warning: {error}; `snakemake wandb_sync` uploads it later", file=sys.stderr)
+        shutil.rmtree(folder / "wandb", ignore_errors=True)  # half of it: the log has all
 
 
 def check_data(spec: RunSpec, data: PreparedData) -> None:
@@ -243,7 +249,7 @@ def trained_weights(
         # the weights alone: the same training is the same file, however long it took
         found = [save_verified(folder, "weights", {"network": trainer.final_weights()})]
     try:
-        state = load_verified(found[0], device)
+        state = load_verified(found[0])
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
     method.network.load_state_dict(state["network"])

@@ -46,7 +46,11 @@ class Column(Part):
     def of_references(self, record: Record) -> Metric | None:
         """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""
         found = self.of(record) if self.references else None
-        return found and record.metric(f"reference_{found.name.removesuffix('_single')}")
+        name = found and found.name.removesuffix("_single")
+        # a row of another way of writing has a prefix that the references, which nobody wrote, have not
+        return found and (
+            record.metric(f"reference_{name}") or record.metric(f"reference_{name.removeprefix('greedy_')}")
+        )
 
     def skipped_in(self, records: Sequence[Record]) -> str | None:
         """Why records have no such metric, where its weights were skipped."""

@@ -248,13 +248,14 @@ class Trainer:
 
     def _restore(self) -> int:
         with processes.first_goes_first():  # it puts broken ones aside
-            state = load_newest(self.folder, self.device)
+            state = load_newest(self.folder)
         if state is None:
             return 0
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
-            self.ema.shadow, self.ema.updates = state["ema"], state["ema_updates"]
+            self.ema.shadow = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
+            self.ema.updates = state["ema_updates"]
         self.seconds = state["seconds"]
         return state["step"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -30,6 +31,8 @@ def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | No
     Args:
         block: train this block alone; None: the network as it is.
     """
+    gc.collect()  # checkpointed layers are freed no earlier, and would count as there before
+    torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     spec = spec.changed({"compute": {"device": "cuda"}})
     try:

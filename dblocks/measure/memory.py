@@ -175,12 +175,13 @@ class Accountant:
         from dblocks.measure.allocated import allocated
 
         checkpointed = {"compute": {"checkpoint_activations": True}}
+        block = 0 if self.alone.num_blocks > 1 else None
         ways = {
             "whole": (self.baseline, None),
             "whole_checkpointed": (self.baseline.changed(checkpointed), None),
             "resident": (self.blocks, None),
-            "alone": (self.alone, 0),
-            "alone_checkpointed": (self.alone.changed(checkpointed), 0),
+            "alone": (self.alone, block),
+            "alone_checkpointed": (self.alone.changed(checkpointed), block),
         }
         return {way: allocated(spec, device, self.folder / f"real-{way}", block) for way, (spec, block) in ways.items()}
 

@@ -66,7 +66,7 @@ def classifier(record_path: Path, data: PreparedData, device: torch.device) -> E
         raise UserError(f"{record_path}: a {record.spec.network.name} trained by {record.spec.method.name}; want a ViT")
     method, task = build(record.spec, data, device)
     try:
-        method.network.load_state_dict(load_verified(record_path.parent / record.weights, device)["network"])
+        method.network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
     except (OSError, ValueError) as error:
         raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
     network = method.network.eval()

@@ -98,7 +98,7 @@ def trained(record_path: Path, device: torch.device) -> Teacher:
         raise UserError(f"{record_path}: a {spec.network.name} trained by {spec.method.name}; want a next-token llama")
     network = Llama(spec.network, vocabulary.size)
     try:
-        network.load_state_dict(load_verified(record_path.parent / record.weights, device)["network"])
+        network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
     except (OSError, ValueError) as error:
         raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
     network = network.to(device).eval()

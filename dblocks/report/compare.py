@@ -17,12 +17,15 @@ HEADER = ("run", "metric", "A", "B", "B − A", "differs in")
 def records_below(folder: Path) -> Runs:
     """Records by (scale, "<experiment>/<variant>").
 
-    Raises: UserError if there is none, or one is broken.
+    Raises: UserError if there is none, one is broken, or those of one name are not seeds of one run.
     """
     found: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for path in sorted(folder.rglob(RECORD)):
         record = read_record(path)
-        found[record.spec.scale, f"{record.spec.experiment}/{record.spec.variant}"].append(record)
+        there = found[record.spec.scale, f"{record.spec.experiment}/{record.spec.variant}"]
+        if any(record.identity != other.identity or record.spec.seed == other.spec.seed for other in there):
+            raise UserError(f"{path}: another record of its name has other settings or the same seed; keep one")
+        there.append(record)
     if not found:
         raise UserError(f"{folder}: no {RECORD} below it")
     return found

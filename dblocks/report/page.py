@@ -16,7 +16,7 @@ from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
 from dblocks.report.page_figures import dot_plot, noise_partition, table_figure
 from dblocks.report.run_views import RunView, data_uri, run_view
-from dblocks.report.table_files import grid, provenance
+from dblocks.report.table_files import CellText, grid, provenance
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
@@ -86,9 +86,9 @@ def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict], 
     """A table as the page in `folder` shows it."""
     header, *rows = grid(plan.table, cells)
     body = []
-    for row, line in zip(plan.table.rows, rows, strict=True):
-        own = {cell.text(): cell for cell in cells if cell.row == row.row and cell.metrics}
-        body.append([(text, address_of(own[text], folder) if text in own else None) for text in line])
+    for line in rows:
+        own = [text.cell if isinstance(text, CellText) and text.cell.metrics else None for text in line]
+        body.append([(text, cell and address_of(cell, folder)) for text, cell in zip(line, own, strict=True)])
     pictures = []
     if plan.table.figure:
         pictures.append(

@@ -44,6 +44,15 @@ def long_csv(cells: Sequence[Cell], table: Table) -> str:
     return buffer.getvalue()
 
 
+class CellText(str):
+    """A measured cell's text in a grid, which knows its cell."""
+
+    def __new__(cls, cell: Cell) -> CellText:
+        text = super().__new__(cls, cell.text())
+        text.cell = cell
+        return text
+
+
 def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     """Header and rows of text: marks, a column where the paper or another source has the metric, ours, the budget."""
     with_paper = {metric for row in table.rows for metric in row.paper}
@@ -71,7 +80,7 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
                 line.append(_paper_text(paper, cell))
             for key, value in cell.published.items():
                 line += [_number_text(value, cell)] if (key, cell.column.metric) in with_source else []
-            line.append(cell.text())
+            line.append(CellText(cell))
         budgets = [cell.budget for cell in own if cell.budget is not None]
         body.append([*line, percentage(budgets[0] if budgets else None)])
     if all(cell.column.source == "measurement" for cell in cells):

@@ -22,6 +22,7 @@ from dblocks.spec import RunSpec
 from dblocks.tables import load_tables
 
 PROJECT = "dblocks"
+EXPORTED = "wandb/exported"  # written last; how the run was exported: offline or online
 # W&B would wait for ever for a server that has gone away
 SETTINGS = {
     "silent": True,
@@ -77,18 +78,23 @@ def _session(spec: RunSpec, wandb_id: str, folder: Path, mode: str, resume: str 
             f"W&B did not start ({reason}); log in with `wandb login` or set WANDB_API_KEY, "
             "or give `--config wandb=offline`"
         ) from error
-    with session:
-        yield session
+    try:
+        with session:
+            yield session
+    except wandb.errors.Error as error:
+        raise UserError(f"W&B did not take the run ({' '.join(str(error).split())})") from error
 
 
 def export(record: Record, folder: Path, mode: str) -> None:
     """Bring a finished run to W&B: all of it when offline, the results of what was streamed when online."""
     if mode == "offline":
         shutil.rmtree(folder / "wandb", ignore_errors=True)
+    (folder / EXPORTED).unlink(missing_ok=True)
     resume = "allow" if mode == "online" else None
     with _session(record.spec, record.wandb_id, folder, mode, resume) as session:
-        if mode == "offline":
-            for line in read_log(folder / "log.jsonl"):
+        there = session.step if mode == "online" else 0  # what was streamed is not sent again
+        for line in read_log(folder / "log.jsonl"):
+            if line["step"] >= there:
                 session.log(history(line), step=line["step"])
         session.summary.update({metric.name: metric.value for metric in record.metrics})
         session.summary.update(
@@ -102,10 +108,16 @@ def export(record: Record, folder: Path, mode: str) -> None:
                 "identity": record.identity,
             }
         )
+    (folder / EXPORTED).write_text(mode + "\n")
 
 
 @contextlib.contextmanager
 def stream(spec: RunSpec, wandb_id: str, folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """While training, hand each log line on; started again, the same W&B run goes on."""
     with _session(spec, wandb_id, folder, "online", "allow") as session:
-        yield lambda line: session.log(history(line), step=line["step"])
+
+        def on_log(line: dict[str, Any]) -> None:
+            with contextlib.suppress(wandb.errors.Error):  # training goes on; the log has all
+                session.log(history(line), step=line["step"])
+
+        yield on_log

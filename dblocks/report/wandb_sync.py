@@ -9,7 +9,7 @@ from pathlib import Path
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.record import read_record
-from dblocks.report.wandb_export import PROJECT, export
+from dblocks.report.wandb_export import EXPORTED, PROJECT, export
 
 SYNCED = ".synced"  # W&B's tool leaves <run>.wandb.synced beside what it has uploaded
 
@@ -21,8 +21,10 @@ def sync(record_path: Path, target: Path) -> Path:
     Raises: UserError where the upload did not succeed.
     """
     record, folder = read_record(record_path), record_path.parent
-    if not any((folder / "wandb").glob("run-*")):
-        if not offline_files(folder):
+    mark = folder / EXPORTED
+    how = mark.read_text().strip() if mark.exists() else None
+    if how != "online":
+        if how is None or not offline_files(folder):  # never exported, or not to the end: the log has all
             export(record, folder, "offline")
         upload(offline_files(folder)[0])
     write_atomically(target, f"{PROJECT}/{record.wandb_id}\n")
@@ -42,8 +44,7 @@ def upload(file: Path) -> None:
     mark = file.with_name(file.name + SYNCED)
     if mark.exists():
         return
-    tool = Path(sys.executable).with_name("wandb")
-    process = subprocess.run([tool, "sync", str(file.parent)], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-m", "wandb", "sync", str(file.parent)], capture_output=True, text=True)
     if process.returncode or not mark.exists():
         said = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()] or ["nothing was said"]
         raise UserError(

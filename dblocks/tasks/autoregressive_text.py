@@ -92,10 +92,12 @@ class AutoregressiveText:
     def evaluate(self, predictors: dict[str, TextPredictor]) -> list[Metric]:
         """Cross-entropy of each predictor, and all that is measured of what it writes; keys prefixed by its name."""
         metrics = []
-        for prefix, predictor in predictors.items():
-            metrics += self._cross_entropy(prefix, predictor)
-            if self.spec.task.prompts:
-                metrics += self._judge(prefix, predictor)
+        # in full precision: bf16 logits tie, and of tied tokens the first would always be written
+        with torch.autocast(self.device.type, enabled=False):
+            for prefix, predictor in predictors.items():
+                metrics += self._cross_entropy(prefix, predictor)
+                if self.spec.task.prompts:
+                    metrics += self._judge(prefix, predictor)
         return metrics
 
     def _judge(self, prefix: str, predictor: TextPredictor) -> list[Metric]:

@@ -69,15 +69,14 @@ def test_every_table_row_and_number_is_there_and_leads_to_its_run(page, plans):
             assert escaped(verdict.claim.statement) in page.text and escaped(verdict.detail) in page.text
 
 
-def test_every_link_leads_somewhere(page):
+def test_every_link_leads_somewhere(page, plans):
     for link in page.links:
         if link.startswith("#"):
             assert link[1:] in page.anchors
         elif not link.startswith("https://arxiv.org/"):
             assert (page.path.parent / link).exists(), link
-    assert len([link for link in page.links if link.endswith("record.json")]) == len(
-        list((REFERENCE / "smoke").rglob("record.json"))
-    )
+    read = {path for plan in plans for paths in plan.records.values() for path in paths}
+    assert len([link for link in page.links if link.endswith("record.json")]) == len(read) > 50
 
 
 def test_the_page_needs_no_other_file_and_runs_no_code(page):

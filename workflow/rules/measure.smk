@@ -18,7 +18,7 @@ rule measure:
     threads: lambda wildcards: measuring_threads(wildcards.measurement)
     resources:
         gpu=lambda wildcards: PLAN.measuring_gpus(wildcards.measurement),
-        mem_mb=4000,
+        mem_mb=lambda wildcards: max(8000, PLAN.request(wildcards.measurement).spec.resources.mem_mb),
         runtime=30,
         slurm_extra=lambda wildcards: "'--exclusive'" if PLAN.is_timed(wildcards.measurement) else "",
     shell:
