@@ -96,8 +96,9 @@ def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict], 
         )
     for column in plan.table.columns:
         of_column = [cell for cell in cells if cell.column == column]
-        if plan.table.figure or len({cell.label for cell in of_column if cell.metrics}) > 1:
-            continue  # drawn already, or rows of different metrics, which share no axis
+        several = len({cell.label for cell in of_column if cell.metrics}) > 1
+        if plan.table.figure or several or column.better is None:
+            continue  # drawn already; rows of different metrics, which share no axis; or no score
         if (drawn := dot_plot(column, of_column)) is not None:
             values = "; ".join(f"{cell.row} {cell.text()}" for cell in of_column if cell.metrics)
             pictures.append(Picture(svg_uri(drawn), f"{column.label} by row: {values}"))
