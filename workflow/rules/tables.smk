@@ -42,7 +42,12 @@ rule figure:
         plan=f"{ROOT}/plans/{{table}}.json",
         records=lambda wildcards: [str(path) for path in PLAN.records_of(wildcards.table)],
     output:
-        f"{ROOT}/tables/{{table}}.svg",
+        report(
+            f"{ROOT}/tables/{{table}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"table": "{table}"},
+        ),
     log:
         f"{ROOT}/logs/figures/{{table}}.log",
     benchmark:
