@@ -260,11 +260,16 @@ def parse_command_line(config: dict) -> CommandLine:
         line = CommandLine.model_validate(config)
     except ValidationError as error:
         raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
-    known = [*DATASETS, *LANGUAGE_MODELS]
+    known = [*DATASETS, *FROM_HUB]
     for name in line.skip:
         if name not in known:
             raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")
     return line
+
+
+def cannot_do_without(spec: RunSpec) -> tuple[str, ...]:
+    """What a run is left out with, where it is skipped: its data set, its tokenizer. Without a judge it still runs."""
+    return spec.data.name, getattr(spec.task, "tokenizer", None) or spec.data.name
 
 
 def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG_DIR) -> int:
@@ -292,8 +297,9 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             if row_run in run_of or row_run in skipped:
                 continue
             spec = resolve(row_run, command_line.scale, 0, command_line.overrides(row_run), config_dir)
-            if spec.data.name in command_line.skip:
-                skipped[row_run] = spec.data.name
+            lacking = [name for name in cannot_do_without(spec) if name in command_line.skip]
+            if lacking:
+                skipped[row_run] = lacking[0]
                 continue
             key = identity(spec)
             run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
