@@ -35,16 +35,15 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
         raise UserError(f"{spec_path}: method.schedule is not 'parallel': `dblocks run` trains all blocks in one job")
     if not 1 <= block <= spec.num_blocks:
         raise UserError(f"block {block}: {spec_path} has blocks 1 to {spec.num_blocks}")
-    if (spec_path.parent / RESULT).exists():
-        raise UserError(f"{spec_path.parent}: this run is finished; its blocks are not trained again")
     folder = spec_path.parent / "blocks" / str(block)
     folder.mkdir(parents=True, exist_ok=True)
     with disk_full_in_one_line(folder), owned(folder):
         weights = sorted(folder.glob("weights-*.pt"))
-        if not weights:
+        # a finished run has all of it: a block that was removed to save room is not trained again
+        if not weights and not (spec_path.parent / RESULT).exists():
             with remembered_failure(folder), interrupt_on_sigterm():
                 weights = [train_block(spec, block - 1, PreparedData(data_folder), folder, progress)]
-        content = {"block": block, "weights": weights[0].name}
+        content = {"block": block, "weights": weights[0].name if weights else None}
         write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")
         for checkpoint in folder.glob("step-*.pt"):
             checkpoint.unlink()

@@ -18,7 +18,7 @@ from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, identity, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request, make_request
-from dblocks.record import BLOCK, RECORD, RESULT
+from dblocks.record import BLOCK, RECORD
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB, LANGUAGE_MODELS, check_gate
@@ -85,10 +85,8 @@ class Plan:
         return next(spec for spec in self.runs[run] if spec.seed == seed)
 
     def blocks_of(self, run: str, seed: int) -> list[Path]:
-        """The block.json files of a run whose blocks are trained in parallel; none of another, or of a finished one."""
+        """The block.json files of a run whose blocks are trained in parallel; none of another."""
         spec = self.runs[run][0]
-        if (self.folder(run, seed) / RESULT).exists():
-            return []
         blocks = range(1, spec.num_blocks + 1) if spec.in_parallel else ()
         return [self.folder(run, seed) / "blocks" / str(block) / BLOCK for block in blocks]
 

@@ -115,7 +115,9 @@ def without(name: str) -> str:
     """What to add to the command line to do without a language model or a tokenizer."""
     if name in LANGUAGE_MODELS:
         return f"--config skip=[{name}]"
-    return f"--config skip=[{name}], which leaves out what is trained on its tokens, or tinyllama-tokenizer in its place"
+    return (
+        f"--config skip=[{name}], which leaves out what is trained on its tokens, or tinyllama-tokenizer in its place"
+    )
 
 
 def _from_hub(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,3 +209,12 @@ def test_a_plan_has_a_job_a_block_for_parallel_runs_alone():
     counts = {run: len(plan.blocks_of(name, 0)) for run, name in plan.run_of.items()}
     assert {run for run, count in counts.items() if count} == {"vit/isolated_parallel", "dit_cifar10/isolated_parallel"}
     assert counts["vit/isolated_parallel"] == 3
+
+
+def test_a_block_removed_from_a_finished_run_is_not_trained_again(spec_file, digits_folder):
+    path = spec_file(PARALLEL)
+    record = train_all(path, digits_folder)
+    shutil.rmtree(path.parent / "blocks")
+    execute_block(path, 1, digits_folder)
+    assert {path.name for path in (path.parent / "blocks" / "1").iterdir()} == {"block.json"}
+    assert execute(path, digits_folder) == record

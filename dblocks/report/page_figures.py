@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dblocks.cells import Cell
-from dblocks.errors import UserError
 from dblocks.noise import NoiseDistribution
 from dblocks.partition import Partition, noise_distribution, partition_of
 from dblocks.spec import DiffusionBlocksSpec
@@ -83,22 +82,26 @@ def groups(table: Table, rows: Sequence[str]) -> dict[str, list[str]]:
 
 
 def table_figure(table: Table, cells: Sequence[Cell]) -> str:
-    """A table's own figure, of the kind its configuration names.
-
-    Raises: UserError if nothing it shows was measured.
-    """
+    """A table's own figure, of the kind its configuration names; where nothing was measured it says so."""
     return {"bars": stacked_bars, "curves": curves}[table.figure.kind](table, cells)
+
+
+def nothing_measured() -> str:
+    """The figure of a table all of whose rows were skipped."""
+    figure, axes = drawing(height=1.2)
+    with matplotlib.rc_context(STYLE):
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing measured", ha="center", va="center")
+        return as_svg(figure)
 
 
 def curves(table: Table, cells: Sequence[Cell]) -> str:
     """A panel a metric, over the number that rows are named by, "<group>: <number>"; a line a group, with its deviation
     over seeds.
-
-    Raises: UserError if nothing was measured.
     """
     found = {(cell.row, cell.column.metric): cell for cell in cells if cell.mean is not None}
     if not found:
-        raise UserError(f"{table.table}: nothing measured to draw")
+        return nothing_measured()
     lines, parts = groups(table, [row.row for row in table.rows]), table.figure.parts
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.9 * len(parts), 2.9), layout="constrained")
@@ -121,14 +124,12 @@ def curves(table: Table, cells: Sequence[Cell]) -> str:
 def stacked_bars(table: Table, cells: Sequence[Cell]) -> str:
     """A table's own figure: a bar a row, of the rows that have a value of every part; rows named "<group>: <bar>" share
     an axis by group.
-
-    Raises: UserError if no row has.
     """
     parts = table.figure.parts
     values = {(cell.row, cell.column.metric): cell.mean for cell in cells if cell.mean is not None}
     shown = groups(table, [row.row for row in table.rows if all((row.row, part) in values for part in parts)])
     if not shown:
-        raise UserError(f"{table.table}: nothing measured to draw")
+        return nothing_measured()
     heights = [len(rows) for rows in shown.values()]
     with matplotlib.rc_context({**STYLE, "hatch.linewidth": 0.5}):
         figure = Figure(figsize=(7.2, 0.6 + 0.32 * sum(heights) + 0.6 * len(shown)), layout="constrained")
