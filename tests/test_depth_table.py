@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dblocks.cells import table_cells
 from dblocks.config import resolve
-from dblocks.errors import UserError
 from dblocks.report.page_figures import table_figure
 from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of
@@ -43,5 +40,4 @@ def test_the_figure_has_a_panel_a_metric_and_a_line_a_network():
     text = table_figure(TABLE, cells)
     assert text.count('<g id="axes_') == len(TABLE.figure.parts)
     assert "Huginn + DiffusionBlocks" in text and text == table_figure(TABLE, cells)
-    with pytest.raises(UserError, match="nothing measured"):
-        table_figure(TABLE, table_cells(TABLE, "smoke", {}, {}))
+    assert ">nothing measured<" in table_figure(TABLE, table_cells(TABLE, "smoke", {}, {}))

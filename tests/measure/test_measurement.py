@@ -163,8 +163,8 @@ def test_a_figure_has_a_bar_for_every_row_and_part_that_was_measured(measured, t
     text = build_figure(plan, tmp_path).read_text()
     assert "ViT, CIFAR-100" in text and "one block alone" in text and "MDM" not in text
     assert build_figure(plan, tmp_path / "again").read_text() == text
-    with pytest.raises(UserError, match="nothing measured"):
-        build_figure(plan.model_copy(update={"measurements": {}}), tmp_path)
+    empty = build_figure(plan.model_copy(update={"measurements": {}}), tmp_path)
+    assert ">nothing measured<" in empty.read_text()
 
 
 def test_tables_are_built_of_measurements_alone(measured, tmp_path):
