@@ -207,7 +207,9 @@ def test_a_plan_needs_neither_data_nor_gpu_and_writes_only_specs(clone, scale):
     )
     assert (planned.count("run"), planned.count("table")) == (3 * len(rows), len(TABLES))
     names = [Path(path).name for path in files_below(clone) - before]
-    assert sorted(names) == sorted(["spec.json"] * 3 * len(rows) + [f"{table}.json" for table in TABLES])
+    measured = {row.measurement for table in TABLES.values() for row in table.rows if row.measurement}
+    wanted = ["spec.json"] * 3 * len(rows) + ["request.json"] * len(measured) + [f"{table}.json" for table in TABLES]
+    assert sorted(names) == sorted(wanted)
 
 
 def test_seeds_are_runs_of_their_own(clone):
