@@ -12,7 +12,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from dblocks.errors import UserError
 from dblocks.identity import data_key
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 
 
 container: "envs/dblocks.sif"

@@ -149,7 +149,8 @@ class Cell:
                 f" [{spread[0]:.{decimals}f}, {spread[1]:.{decimals}f}]" if spread else ""
             )
         spread = "" if self.sd is None else f" ± {self.sd:.{decimals}f}"
-        more = [f"n = {len(self.metrics)}"]
+        lost = len(self.metrics) < len(self.records)  # a seed without the number must not go unnoticed
+        more = [f"n = {len(self.metrics)}" + (f" of {len(self.records)}" if lost else "")]
         if self.references:
             more.append(f"references {statistics.fmean(self.references):.{decimals}f}")
         if self.idle:

@@ -131,6 +131,19 @@ def read_yaml(path: Path, model: type[Part]) -> Any:
         raise UserError(f"{path}: {first_error(error)}") from error
 
 
+def read_json(path: Path, model: type[Part]) -> Any:
+    """A JSON file as `model`.
+
+    Raises: UserError naming the file, and the field that is wrong or missing.
+    """
+    try:
+        return model.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error
+
+
 @cache
 def load_experiments(config_dir: Path = CONFIG_DIR) -> dict[str, Experiment]:
     """Every config/runs/*.yaml by its experiment's name."""

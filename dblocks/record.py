@@ -80,7 +80,10 @@ class Record(Part):
         ge=0, description="Wall time of training over all attempts; of blocks in parallel, summed."
     )
     evaluate_seconds: float = Field(ge=0)
-    peak_memory_bytes: int = Field(ge=0, description="Allocator's peak on CUDA, else the process's resident peak.")
+    peak_memory_bytes: int | None = Field(
+        ge=0,
+        description="Allocator's peak on CUDA, else the process's resident peak; None: more than one process trained.",
+    )
     machine: Machine
     finished: datetime
     wandb_id: str = Field(description="Id of the W&B run this record is exported to, if it is.")

@@ -19,11 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
-from dblocks.config import first_error
+from dblocks.config import read_json
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
@@ -48,12 +46,7 @@ def read_spec(path: Path) -> RunSpec:
 
     Raises: UserError naming the file and field.
     """
-    try:
-        return RunSpec.model_validate_json(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+    return read_json(path, RunSpec)
 
 
 def execute(
@@ -178,6 +171,7 @@ def train_and_evaluate(
     own = Needs(needs, folder, on_progress=lambda: setattr(attempt, "progress", True))
     method, task = build(spec, data, device, own)
     was_trained = any(folder.glob("weights-*.pt"))
+    in_one_process = not (was_trained or spec.in_parallel or spec.compute.gpus > 1 or any(folder.glob("step-*.pt")))
     weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
     attempt.progress = not was_trained
     method.network.eval()
@@ -197,7 +191,7 @@ def train_and_evaluate(
         budget=budget_fraction(spec),
         train_seconds=seconds,
         evaluate_seconds=time.monotonic() - start,
-        peak_memory_bytes=peak_memory(device),
+        peak_memory_bytes=peak_memory(device) if in_one_process else None,
         machine=describe(spec.compute, device),
         finished=datetime.now(UTC),
         wandb_id=wandb_id(spec),

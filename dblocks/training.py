@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -23,6 +22,8 @@ from dblocks import processes, seeds
 from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.machine import autocast
+from dblocks.moving_average import MovingAverage
+from dblocks.progress import QuietLog, progress_bar
 from dblocks.runlog import RunLog
 from dblocks.spec import RunSpec, TrainingSpec
 from dblocks.stopping import flag_on_sigterm
@@ -63,31 +64,6 @@ def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float
         return 1.0
     floor = training.min_learning_rate / training.learning_rate
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-
-
-class MovingAverage:
-    """Exponential moving average of the weights, moved only where a step has updated them.
-
-    Its half-life counts the samples that a weight has seen; `ramp` keeps it below that share of them (EDM).
-    """
-
-    def __init__(self, network: nn.Module, batch_size: int, half_life: float, ramp: float | None = None):
-        self.batch_size, self.half_life, self.ramp = batch_size, half_life, ramp
-        self.shadow = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
-        self.updates = dict.fromkeys(self.shadow, 0)
-
-    def decay(self, updates: int) -> float:
-        """Factor on the average at a weight's update number `updates`, counted from 1."""
-        seen = updates * self.batch_size
-        half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * seen)
-        return 0.5 ** (self.batch_size / half_life)
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                self.updates[name] += 1
-                self.shadow[name].lerp_(parameter, 1 - self.decay(self.updates[name]))
 
 
 @dataclass
@@ -262,32 +238,3 @@ class Trainer:
     def final_weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated: the moving average where there is one."""
         return {**self.network.state_dict(), **(self.ema.shadow if self.ema else {})}
-
-
-def progress_bar(start: int, total: int, show: bool) -> Any:
-    """tqdm where it is installed and wanted, else nothing that looks like it."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return QuietBar()
-    # a log file gets a line now and then, a terminal a living bar
-    interval = 1.0 if sys.stderr.isatty() else 30.0
-    return tqdm(total=total, initial=start, disable=not show, unit="step", mininterval=interval, maxinterval=interval)
-
-
-class QuietLog:
-    """Stands in for the log in processes that do not write one."""
-
-    def write(self, **line: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class QuietBar:
-    """Stands in for tqdm on a bare machine."""
-
-    def update(self) -> None: ...
-
-    def set_postfix(self, values: dict[str, str], refresh: bool) -> None: ...
-
-    def close(self) -> None: ...

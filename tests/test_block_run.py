@@ -21,7 +21,7 @@ from dblocks.build import build
 from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.config import resolve
 from dblocks.errors import UserError
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.record import read_record
 from dblocks.run import execute, read_spec
 from dblocks.runlog import read_log

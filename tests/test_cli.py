@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dblocks.record import read_record
+from dblocks.run import execute
 from tests.workflow.helpers import dblocks, environment, files_below, make_record, one_line, save_records
 
 NOT_NEEDED = ("wandb", "pandas", "scipy", "sklearn", "snakemake", "matplotlib", "tqdm", "jsonschema", "PIL", "pyarrow")
@@ -167,3 +168,13 @@ def test_show_prints_tables_and_where_they_lie(tmp_path):
     assert process.returncode == 0
     assert "91.25 (n = 1)" in process.stdout
     assert "results/smoke/tables/table_1.md" in process.stdout
+
+
+def test_memory_is_that_of_the_process_that_trained_or_of_none(run_folder, digits_folder):
+    path = run_folder() / "spec.json"
+    first = read_record(execute(path, digits_folder))
+    assert first.peak_memory_bytes > 0
+    for name in ("record.json", "result.json"):
+        (path.parent / name).unlink()
+    # trained already: this process evaluates alone, and its memory is not the training's
+    assert read_record(execute(path, digits_folder)).peak_memory_bytes is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dblocks.doctor import cost, report
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from tests.workflow.helpers import dblocks
 
 

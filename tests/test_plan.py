@@ -14,7 +14,7 @@ import yaml
 from dblocks.config import CONFIG_DIR, resolve
 from dblocks.errors import UserError
 from dblocks.identity import run_name
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.run import read_spec
 from tests.workflow.helpers import edit, environment
 
@@ -41,7 +41,7 @@ def add_row(config: Path, row: str, run: str) -> None:
 
 
 def test_planning_imports_nothing_heavy(tmp_path):
-    code = "import json, sys; from dblocks.plan import make_plan\n"
+    code = "import json, sys; from dblocks.planning import make_plan\n"
     code += "for scale in ('smoke', 'short', 'paper'):\n"
     code += "    plan = make_plan({'scale': scale, 'skip': ['imagenet256']}); plan.first_line()\n"
     code += "print(json.dumps(sorted(sys.modules)))"

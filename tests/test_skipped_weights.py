@@ -8,7 +8,7 @@ from dblocks.cells import table_cells
 from dblocks.checkpoint import save_verified
 from dblocks.config import resolve
 from dblocks.errors import UserError
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.record import write_record
 from dblocks.run import RESULT, finished
 from dblocks.tables import Column, Row, Table

@@ -216,3 +216,8 @@ def record_of_renamed(spec) -> Record:
     """A record of a spec whose variant the configuration does not have."""
     record = record_of(resolve("vit/end_to_end", "smoke"), {"accuracy": 77.0})
     return record.model_copy(update={"spec": spec})
+
+
+def test_a_seed_without_the_number_does_not_go_unnoticed(tmp_path):
+    records = [make_record(seed=0, accuracy=90.0), make_record(seed=1, accuracy=92.0), make_record(seed=2, ce=1.0)]
+    assert "91.00 ± 1.41 (n = 2 of 3)" in (build(tmp_path, records) / "table_1.md").read_text()

@@ -5,7 +5,7 @@ import pytest
 from dblocks.config import load_experiments, resolve
 from dblocks.errors import UserError
 from dblocks.identity import identity
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 
 PAPER = {"scale": "paper", "skip": ["imagenet256"]}
 

@@ -24,10 +24,11 @@ from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.cli import main
 from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.moving_average import MovingAverage
 from dblocks.run import execute
 from dblocks.runlog import RunLog, read_log
 from dblocks.spec import TrainingSpec
-from dblocks.training import MovingAverage, Step, Trainer, learning_rate_factor
+from dblocks.training import Step, Trainer, learning_rate_factor
 
 TOTAL = 24
 # everything that has a state or draws numbers: moving average, schedule, dropout, augmentation, blocks

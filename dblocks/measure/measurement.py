@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from dblocks.config import first_error
+from dblocks.config import read_json
 from dblocks.data.files import write_atomically
-from dblocks.errors import UserError
 from dblocks.measure.request import MEASUREMENT, Request
 from dblocks.record import Machine, Metric
 from dblocks.spec import Part
@@ -39,7 +38,7 @@ def take(request_path: Path) -> Path:
     """
     from dblocks.machine import describe, pick_device
 
-    request = read(request_path, Request)
+    request = read_json(request_path, Request)
     device = pick_device(request.spec.compute)
     shape, metrics = import_module(f"dblocks.measure.{request.kind}").measure(request, device)
     measurement = Measurement(
@@ -60,14 +59,4 @@ def read_measurement(path: Path) -> Measurement:
 
     Raises: UserError naming the file and the field that is wrong or missing.
     """
-    return read(path, Measurement)
-
-
-def read(path: Path, model: type[Part]):
-    """A JSON file as `model`."""
-    try:
-        return model.model_validate_json(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+    return read_json(path, Measurement)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dblocks.doctor import cost
 from dblocks.errors import UserError
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.report.build_tables import judged_cells, plans_from_records, tables_from_records
 from dblocks.report.page_figures import dot_plot
 

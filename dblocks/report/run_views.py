@@ -65,8 +65,9 @@ class RunView:
 def run_view(paths: Sequence[Path], page_folder: Path) -> RunView:
     """The view of the run whose seeds' records are `paths`, for a page in `page_folder`."""
     paths = sorted(paths)
-    records = {record.spec.seed: record for record in map(read_record, paths)}
-    folders = {record.spec.seed: path.parent for path, record in zip(paths, map(read_record, paths), strict=True)}
+    found = [(path.parent, read_record(path)) for path in paths]
+    records = {record.spec.seed: record for _, record in found}
+    folders = {record.spec.seed: folder for folder, record in found}
     first = folders[min(folders)]
     return RunView(
         name=first.parent.name,

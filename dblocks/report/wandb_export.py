@@ -97,12 +97,13 @@ def export(record: Record, folder: Path, mode: str) -> None:
             if line["step"] >= there:
                 session.log(history(line), step=line["step"])
         session.summary.update({metric.name: metric.value for metric in record.metrics})
+        if record.peak_memory_bytes is not None:
+            session.summary["peak_memory_bytes"] = record.peak_memory_bytes
         session.summary.update(
             {
                 "budget": record.budget,
                 "parameters": record.parameters,
                 "train_seconds": record.train_seconds,
-                "peak_memory_bytes": record.peak_memory_bytes,
                 "device": record.machine.device,
                 "commit": record.machine.commit,
                 "identity": record.identity,

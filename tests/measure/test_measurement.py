@@ -14,7 +14,7 @@ from dblocks.config import CONFIG_DIR, CommandLine
 from dblocks.errors import UserError
 from dblocks.measure.measurement import read_measurement
 from dblocks.measure.request import MEASUREMENT, REQUEST, load_measurements, make_request
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.report.build_tables import build_figure, build_table, judged_cells, tables_from_records
 from dblocks.tables import load_tables
 from tests.workflow.helpers import dblocks, edit, one_line

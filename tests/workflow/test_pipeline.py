@@ -15,7 +15,7 @@ import pytest
 
 from dblocks.config import load_scales
 from dblocks.measure.measurement import read_measurement
-from dblocks.plan import make_plan
+from dblocks.planning import make_plan
 from dblocks.record import read_record
 from dblocks.tables import load_tables
 from tests.workflow.helpers import (

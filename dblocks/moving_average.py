@@ -1,0 +1,31 @@
+"""The weights' exponential moving average, for every task one setting."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class MovingAverage:
+    """Exponential moving average of the weights, moved only where a step has updated them.
+
+    Its half-life counts the samples that a weight has seen; `ramp` keeps it below that share of them (EDM).
+    """
+
+    def __init__(self, network: nn.Module, batch_size: int, half_life: float, ramp: float | None = None):
+        self.batch_size, self.half_life, self.ramp = batch_size, half_life, ramp
+        self.shadow = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+        self.updates = dict.fromkeys(self.shadow, 0)
+
+    def decay(self, updates: int) -> float:
+        """Factor on the average at a weight's update number `updates`, counted from 1."""
+        seen = updates * self.batch_size
+        half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * seen)
+        return 0.5 ** (self.batch_size / half_life)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                self.updates[name] += 1
+                self.shadow[name].lerp_(parameter, 1 - self.decay(self.updates[name]))

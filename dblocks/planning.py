@@ -1,0 +1,97 @@
+"""From a command line to its plan: the whole configuration is resolved and checked, also what is not asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dblocks.config import CONFIG_DIR, CommandLine, first_error, load_experiments, load_scales, needed_specs, resolve
+from dblocks.data.registry import DATASETS
+from dblocks.errors import UserError
+from dblocks.identity import identity
+from dblocks.measure.request import make_request
+from dblocks.plan import Plan
+from dblocks.spec import RunSpec
+from dblocks.tables import load_tables
+from dblocks.weights import FROM_HUB
+
+DAY_OF_GPU_MINUTES = 24 * 60
+
+
+def parse_command_line(config: dict) -> CommandLine:
+    """`snakemake --config` as a CommandLine.
+
+    Raises: UserError naming the key that is wrong.
+    """
+    try:
+        line = CommandLine.model_validate(config)
+    except ValidationError as error:
+        raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
+    known = [*DATASETS, *FROM_HUB]
+    for name in line.skip:
+        if name not in known:
+            raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")
+    return line
+
+
+def cannot_do_without(spec: RunSpec) -> tuple[str, ...]:
+    """What a run is left out with, where it is skipped: its data set, its tokenizer. Without a judge it still runs."""
+    return spec.data.name, getattr(spec.task, "tokenizer", None) or spec.data.name
+
+
+def seeds_of(spec: RunSpec, command_line: CommandLine, config_dir: Path = CONFIG_DIR) -> int:
+    """Seeds of a run: as given, else the scale's, else one where a seed takes more than a day."""
+    if command_line.seeds is not None:
+        return command_line.seeds
+    days = spec.gpu_count * spec.resources.runtime_minutes > DAY_OF_GPU_MINUTES
+    return 1 if days else load_scales(config_dir)[spec.scale].seeds
+
+
+def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
+    """The plan of one command line. The whole configuration is checked, also what is not asked for.
+
+    Raises: UserError in one line for the first thing that is wrong.
+    """
+    command_line = parse_command_line(config)
+    tables = load_tables(config_dir)
+    check_everything(config_dir)
+    runs: dict[str, list[RunSpec]] = {}
+    run_of: dict[str, str] = {}
+    name_of: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for table in tables.values():
+        for row_run in table.runs:
+            if row_run in run_of or row_run in skipped:
+                continue
+            spec = resolve(row_run, command_line.scale, 0, command_line.overrides(row_run), config_dir)
+            lacking = [name for name in cannot_do_without(spec) if name in command_line.skip]
+            if lacking:
+                skipped[row_run] = lacking[0]
+                continue
+            key = identity(spec)
+            run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
+            run_of[row_run] = run
+            if run not in runs:
+                runs[run] = [
+                    spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
+                ]
+    needed: dict[str, dict[str, str]] = {}
+    for run, specs in list(runs.items()):
+        needed[run] = {}
+        overrides = command_line.overrides(f"{specs[0].experiment}/{specs[0].variant}")
+        for role, spec in needed_specs(specs[0], overrides, config_dir).items():
+            key = identity(spec)
+            needed[run][role] = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
+            runs.setdefault(needed[run][role], [spec])
+    read = dict.fromkeys(row.measurement for table in tables.values() for row in table.rows if row.measurement)
+    measurements = {name: make_request(name, command_line, config_dir) for name in read}
+    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements)
+
+
+def check_everything(config_dir: Path = CONFIG_DIR) -> None:
+    """Resolve every variant of every experiment at every scale."""
+    for name, experiment in load_experiments(config_dir).items():
+        for variant in experiment.variants:
+            for scale in load_scales(config_dir):
+                resolve(f"{name}/{variant}", scale, config_dir=config_dir)
