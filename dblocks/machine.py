@@ -40,6 +40,11 @@ def wants_compile(compute: ComputeSpec, device: torch.device) -> bool:
     return compute.compile == "on" or (compute.compile == "auto" and device.type == "cuda")
 
 
+def wants_graphs(compute: ComputeSpec, device: torch.device) -> bool:
+    """Whether training steps are replayed as CUDA graphs: wherever CUDA's networks are compiled, on one GPU."""
+    return device.type == "cuda" and wants_compile(compute, device) and compute.gpus == 1
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes: the allocator's peak on CUDA, else the process's resident peak."""
     if device.type == "cuda":

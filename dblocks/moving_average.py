@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections import defaultdict
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
@@ -23,9 +25,12 @@ class MovingAverage:
         half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * seen)
         return 0.5 ** (self.batch_size / half_life)
 
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                self.updates[name] += 1
-                self.shadow[name].lerp_(parameter, 1 - self.decay(self.updates[name]))
+    def update(self, updated: dict[str, Tensor]) -> None:
+        """Move the averages of the parameters, by name, that a step has updated."""
+        by_count = defaultdict(list)
+        for name in updated:
+            self.updates[name] += 1
+            by_count[self.updates[name]].append(name)
+        for count, names in by_count.items():  # one launch for all that were updated equally often
+            move = get_ema_multi_avg_fn(self.decay(count))
+            move([self.shadow[name] for name in names], [updated[name] for name in names], None)

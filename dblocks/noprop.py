@@ -102,6 +102,11 @@ def bound(
     return (entropy + prior_kl(u, first) + 0.5 * weight * squared_distance(prediction, u)).mean()
 
 
+def both_ends(t: Tensor) -> Tensor:
+    """The times 0 and 1, like t: made where t is, since a copy from the host has no place in a CUDA graph."""
+    return torch.arange(2, dtype=t.dtype, device=t.device)
+
+
 class LearnedSchedule(nn.Module):
     """NoProp-CT's schedule (Appendix B): SNR = exp(−γ(t)), γ(t) = γ_0 + (γ_1 − γ_0)(1 − γ̄(t)), so ᾱ = sigmoid(−γ).
 
@@ -125,7 +130,7 @@ class LearnedSchedule(nn.Module):
         def hidden(at: Tensor) -> Tensor:
             return torch.sigmoid(at[:, None] * slope + self.shift)
 
-        ends = hidden(torch.tensor([0.0, 1.0], device=t.device)) @ share
+        ends = hidden(both_ends(t)) @ share
         h, rise, span = hidden(t), ends[1] - ends[0], F.softplus(self.raw_span)
         bar, slope_of_bar = (h @ share - ends[0]) / rise, (h * (1 - h)) @ (share * slope) / rise
         return self.low + span * (1 - bar), -span * slope_of_bar

@@ -36,7 +36,7 @@ from dblocks.versions import versions_of
 if TYPE_CHECKING:
     import torch
 
-    from dblocks.training import Method
+    from dblocks.methods.method import Method
 
 FAILED, SPEC = "failed.json", "spec.json"
 

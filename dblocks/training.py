@@ -10,10 +10,10 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from dblocks import processes, seeds
 from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed
-from dblocks.machine import autocast
+from dblocks.graphs import StepGraphs
+from dblocks.machine import autocast, wants_graphs
+from dblocks.methods.method import Drawn, Method, Step
 from dblocks.moving_average import MovingAverage
 from dblocks.progress import QuietLog, progress_bar
 from dblocks.runlog import RunLog
@@ -29,27 +31,6 @@ from dblocks.spec import RunSpec, TrainingSpec
 from dblocks.stopping import flag_on_sigterm
 
 REMEDY = "lower training.learning_rate or set training.grad_clip"
-
-
-@dataclass
-class Step:
-    """What one training step hands to the loop: a scalar loss to minimise, the block it trained (from 0), σ [N]."""
-
-    loss: Tensor
-    block: int | None = None
-    sigma: Tensor | None = None
-
-
-class Method(Protocol):
-    """How a network is trained; see dblocks/methods."""
-
-    network: nn.Module
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups: `params`, and `lr` where it is not the spec's."""
-
-    def training_step(self, step: int) -> Step:
-        """The loss of step `step`, a function of (seed, step) and the weights."""
 
 
 def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float:
@@ -73,7 +54,7 @@ class LossBuffer:
     entries: list[tuple[int, Step]] = field(default_factory=list)
 
     def add(self, step: int, result: Step) -> None:
-        self.entries.append((step, Step(result.loss.detach(), result.block, result.sigma)))
+        self.entries.append((step, result))
 
     def drain(self) -> dict[str, float]:
         """Mean loss by block ("1", "2", …; "all" without blocks), then empty.
@@ -115,14 +96,17 @@ class Trainer:
         self.spec, self.method, self.total, self.folder, self.device = spec, method, total, folder, device
         self.block = block
         self.network, training = method.network, spec.training
+        self.graphs = StepGraphs(self._update, device) if wants_graphs(spec.compute, device) else None
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
         self.optimizer = kind(
             [{"lr": training.learning_rate, **group} for group in method.parameter_groups()],
             betas=training.betas,
             weight_decay=training.weight_decay,
             fused=True,
+            capturable=self.graphs is not None,
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._updated: dict[Hashable, dict[str, Tensor]] = {}
         half_life = training.ema_half_life
         self.ema = half_life and MovingAverage(self.network, training.batch_size, half_life, training.ema_ramp)
         self.buffer, self.seconds = LossBuffer(), 0.0
@@ -169,27 +153,43 @@ class Trainer:
         return processes.same_for_all(stop.is_set())
 
     def train_step(self, step: int) -> None:
-        """One step: loss, gradients, clipping, update; nothing is logged or saved."""
-        factor = learning_rate_factor(self.spec.training, step, self.total)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
+        """One step: loss, gradients, clipping, update; nothing is logged or saved. On CUDA the host does not wait."""
+        self._set_rates(learning_rate_factor(self.spec.training, step, self.total))
         if self.block is not None:
             step = step * self.spec.num_blocks + self.block
         own = (processes.rank(),) if processes.rank() else ()  # else all shares of a batch would drop alike
+        drawn = self.method.draw(step)
         torch.manual_seed(seeds.derive(self.spec.seed, "dropout", step, *own))
+        loss = self.graphs(drawn) if self.graphs else self._update(drawn)
+        if self.ema:
+            self.ema.update(self._updated[drawn.part])
+        self.buffer.add(step, Step(loss, drawn.block, drawn.sigma))
+
+    def _update(self, drawn: Drawn) -> Tensor:
+        """From what was drawn to updated weights; returns the loss."""
         self.network.train()
         with autocast(self.spec.compute, self.device):
-            result = self.method.training_step(step)
+            loss = self.method.loss(drawn)
         # None, not zero: weights outside the active block must not move, nor their moments (paper, Section 3)
         self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
-        result.loss = processes.average(self.network.parameters(), result.loss)
+        loss.backward()
+        loss = processes.average(self.network.parameters(), loss)
+        if drawn.part is None or drawn.part not in self._updated:
+            self._updated[drawn.part] = {n: p for n, p in self.network.named_parameters() if p.grad is not None}
         if self.spec.training.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.training.grad_clip)
         self.optimizer.step()
-        if self.ema:
-            self.ema.update(self.network)
-        self.buffer.add(step, result)
+        return loss.detach()
+
+    def _set_rates(self, factor: float) -> None:
+        """Every group's learning rate: its own times `factor`; a graph reads it from the GPU's memory."""
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            if self.graphs is None:
+                group["lr"] = rate * factor
+            elif torch.is_tensor(group["lr"]):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = torch.tensor(rate * factor, device=self.device)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -205,7 +205,7 @@ class Trainer:
             raise TrainingFailed(f"{error}; {last}") from None
         if losses:
             self._tick()
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = float(self.optimizer.param_groups[0]["lr"])
             log.write(step=done, loss=losses, learning_rate=rate, seconds=round(self.seconds, 3))
             bar.set_postfix({f"loss {block}": f"{loss:.3f}" for block, loss in losses.items()}, refresh=False)
 
@@ -229,6 +229,8 @@ class Trainer:
             return 0
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate  # a plain number until it is set, wherever the saved one was
         if self.ema:
             self.ema.shadow = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
             self.ema.updates = state["ema_updates"]

@@ -28,7 +28,7 @@ from dblocks.moving_average import MovingAverage
 from dblocks.run import execute
 from dblocks.runlog import RunLog, read_log
 from dblocks.spec import TrainingSpec
-from dblocks.training import Step, Trainer, learning_rate_factor
+from dblocks.training import Trainer, learning_rate_factor
 
 TOTAL = 24
 # everything that has a state or draws numbers: moving average, schedule, dropout, augmentation, blocks
@@ -58,14 +58,14 @@ def sigterm_is_caught() -> Iterator[None]:
 
 def disturb(method: Any, at: int, act: Callable[[], None]) -> Any:
     """`method`, doing `act` as it begins step `at`."""
-    training_step = method.training_step
+    draw = method.draw
 
     def disturbed(step: int):
         if step == at:
             act()
-        return training_step(step)
+        return draw(step)
 
-    method.training_step = disturbed
+    method.draw = disturbed
     return method
 
 
@@ -480,22 +480,20 @@ def test_moving_average_is_half_way_after_its_half_life():
     torch.nn.init.zeros_(network.weight)
     average = MovingAverage(network, 16, 160)
     torch.nn.init.ones_(network.weight)
-    network.weight.grad = torch.zeros(2, 2)
     bias = average.shadow["bias"].clone()
     torch.nn.init.zeros_(network.bias)
     for done in range(1, 21):
-        average.update(network)
+        average.update({"weight": network.weight})
         assert torch.allclose(average.shadow["weight"], torch.tensor(1 - 0.5 ** (done / 10)))
-    assert torch.equal(average.shadow["bias"], bias), "no gradient, no move"
+    assert torch.equal(average.shadow["bias"], bias), "not updated, no move"
 
 
 def test_moving_averages_half_life_grows_with_what_a_weight_has_seen():
     network = torch.nn.Linear(1, 1)
     average = MovingAverage(network, batch_size=10, half_life=100, ramp=0.5)
     assert [average.decay(n) for n in (1, 4, 20, 1000)] == pytest.approx([0.25, 2**-0.5, 2**-0.1, 2**-0.1])
-    network.weight.grad = torch.ones(1, 1)
     for _ in range(3):
-        average.update(network)
+        average.update({"weight": network.weight})
     assert average.updates == {"weight": 3, "bias": 0}
 
 
@@ -547,6 +545,6 @@ def test_weight_decay_is_apart_from_the_gradient_or_part_of_it(trainer, tmp_path
     with torch.no_grad():
         for parameter in t.network.parameters():
             parameter.fill_(1.0)
-    t.method.training_step = lambda step: Step(0 * sum(p.sum() for p in t.network.parameters()))
+    t.method.loss = lambda drawn: 0 * sum(p.sum() for p in t.network.parameters())
     t.train_step(0)
     assert all(torch.allclose(1 - p, torch.full_like(p, moved), rtol=1e-3) for p in t.network.parameters())

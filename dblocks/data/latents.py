@@ -83,13 +83,13 @@ class Latents:
         }
         self.factor = factors[scale]
 
-    def moments(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the posteriors of some images, each float32 [n, c, h, w]."""
+    def moments(self, indices: np.ndarray) -> Tensor:
+        """Mean and deviation of the posteriors of some images, float16 [n, 2·c, h, w]."""
         which = np.searchsorted(self.starts, indices, side="right") - 1
         rows = [self.shards[s][i - self.starts[s]] for s, i in zip(which, indices, strict=True)]
-        return torch.from_numpy(np.stack(rows)).float().chunk(2, dim=1)
+        return torch.from_numpy(np.stack(rows))
 
-    def sample(self, indices: np.ndarray, epsilon: Tensor) -> Tensor:
-        """Scaled samples of the posteriors, with standard normal ε [n, c, h, w]."""
-        mean, deviation = self.moments(indices)
-        return self.factor * (mean.to(epsilon.device) + deviation.to(epsilon.device) * epsilon)
+    def sample(self, moments: Tensor, epsilon: Tensor) -> Tensor:
+        """Scaled samples of posteriors [n, 2·c, h, w], with standard normal ε [n, c, h, w]."""
+        mean, deviation = moments.float().chunk(2, dim=1)
+        return self.factor * (mean + deviation * epsilon)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dblocks.methods.method import Drawn, Method
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float, margin: float) -> Tensor:
@@ -35,7 +35,7 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
     return -((log_probability * positive).sum(1) / positive.sum(1)).mean()
 
 
-class ContrastiveForwardForward:
+class ContrastiveForwardForward(Method):
     """Layers trained by their own contrastive losses for the first `layer_steps` steps, then the probe."""
 
     def __init__(self, spec: RunSpec, network: LayerwiseViT, task: Classification, layer_steps: int):
@@ -50,22 +50,29 @@ class ContrastiveForwardForward:
         layers = [p for p in self.network.parameters() if id(p) not in own]
         return [{"params": layers}, {"params": probe, "lr": self.spec.method.probe_learning_rate}]
 
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
+        """Two views of each image for the layers, one for the probe."""
         if step >= self.layer_steps:
             batch = self.task.batch(step)
+            return Drawn((batch.inputs, batch.targets), part="probe")
+        views = [self.task.batch(step, view) for view in range(2)]
+        tensors = torch.cat([view.inputs for view in views]), torch.cat([view.targets for view in views])
+        return Drawn(tensors, part="layers")
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        images, labels = drawn.tensors
+        if drawn.part == "probe":
             self.network.eval()
             with torch.no_grad():
-                features = self._features(batch.inputs)
-            return Step(F.cross_entropy(self.network.probe(features), batch.targets))
-        views = [self.task.batch(step, view) for view in range(2)]
-        labels = torch.cat([view.targets for view in views])
-        x = self.network.embed(self.network.raw_tokens(torch.cat([view.inputs for view in views])))
+                features = self._features(images)
+            return F.cross_entropy(self.network.probe(features), labels)
+        x = self.network.embed(self.network.raw_tokens(images))
         losses = []
         for layer, margin in zip(self.network.layers, self.margins, strict=True):
             x = layer(x)
             losses.append(supervised_contrastive_loss(x.mean(dim=1), labels, self.spec.method.temperature, margin))
             x = x.detach()  # no gradient between layers: each learns from its own loss alone
-        return Step(torch.stack(losses).sum())
+        return torch.stack(losses).sum()
 
     def _features(self, images: Tensor) -> Tensor:
         """Mean tokens [N, D] of the last layer."""
@@ -76,6 +83,3 @@ class ContrastiveForwardForward:
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(lambda images, generator: self.network.probe(self._features(images)))}
-
-    def evaluations_per_block(self) -> list[int] | None:
-        return None

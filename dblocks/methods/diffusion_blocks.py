@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
+from dblocks.methods.method import Drawn, Method
 from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
 def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
@@ -28,7 +26,7 @@ def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
     return int(torch.randperm(num_blocks, generator=draws)[position])
 
 
-class DiffusionBlocksMethod:
+class DiffusionBlocksMethod(Method):
     """Trains a denoiser's blocks (Algorithm 1 of the paper)."""
 
     def __init__(self, spec: RunSpec, denoiser: nn.Module, task: Classification):
@@ -36,17 +34,16 @@ class DiffusionBlocksMethod:
         guidance = spec.generation.guidance if spec.generation else 1.0
         self.model = DiffusionBlocks(denoiser, spec.method, guidance)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
-
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
         batch = self.task.batch(step)
         block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.spec.method.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         sigma, epsilon = self.model.noise_draws(block, len(batch.targets), draws)
         inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
-        loss = self.model.training_loss(block, inputs, targets, sigma, epsilon)
-        return Step(loss, block, sigma)
+        return Drawn((inputs, targets, sigma, epsilon), block, sigma, part=block)
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        return self.model.training_loss(drawn.block, *drawn.tensors)
 
     def predictors(self) -> dict[str, Predictor]:
         """The sampler, and the noisiest block alone at σ_max, where z carries no information (trap 6)."""

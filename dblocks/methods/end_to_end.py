@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor, nn
 
-from torch import nn
-
+from dblocks.methods.method import Drawn, Method
 from dblocks.processes import own_share
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
-class EndToEnd:
+class EndToEnd(Method):
     """The task's loss of the network's output."""
 
     def __init__(self, network: nn.Module, task: Classification):
         self.network, self.task = network, task
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.network.parameters())}]
-
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
         batch = self.task.batch(step)
-        inputs, targets = own_share(batch.inputs, batch.targets)
-        return Step(self.task.loss(self.network(inputs), targets))
+        return Drawn(own_share(batch.inputs, batch.targets))
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        inputs, targets = drawn.tensors
+        return self.task.loss(self.network(inputs), targets)
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(lambda images, generator: self.network(images))}
-
-    def evaluations_per_block(self) -> list[int] | None:
-        return None

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks import seeds
+from dblocks.methods.method import Drawn, Method
 from dblocks.networks.vit_layerwise import LayerwiseViT
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
 def wrong_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
@@ -26,7 +26,7 @@ def wrong_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -
     return (labels + shift) % num_classes
 
 
-class ForwardForward:
+class ForwardForward(Method):
     """Layers trained by softplus losses of their goodness around the threshold θ."""
 
     def __init__(self, spec: RunSpec, network: LayerwiseViT, task: Classification):
@@ -50,16 +50,19 @@ class ForwardForward:
             x = F.normalize(x.detach().flatten(1), dim=-1).view_as(x)
         return goodness
 
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
+        """Every image twice, with its label and with a wrong one."""
         batch = self.task.batch(step)
         draws = seeds.generator(self.task.device, self.spec.seed, "wrong labels", step)
         wrong = wrong_labels(batch.targets, self.task.info.num_classes, draws)
-        goodness = self._goodness(torch.cat([batch.inputs, batch.inputs]), torch.cat([batch.targets, wrong]))
+        return Drawn((torch.cat([batch.inputs, batch.inputs]), torch.cat([batch.targets, wrong])))
+
+    def loss(self, drawn: Drawn) -> Tensor:
         threshold, losses = self.spec.method.threshold, []
-        for layer in goodness:
+        for layer in self._goodness(*drawn.tensors):
             right_goodness, wrong_goodness = layer.chunk(2)
             losses.append(F.softplus(threshold - right_goodness).mean() + F.softplus(wrong_goodness - threshold).mean())
-        return Step(torch.stack(losses).sum())
+        return torch.stack(losses).sum()
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(self._scores, logits=False)}
@@ -72,6 +75,3 @@ class ForwardForward:
             labels = torch.full((len(images),), label, device=images.device)
             columns.append(torch.stack(self._goodness(images, labels)[scored]).sum(0))
         return torch.stack(columns, dim=1)
-
-    def evaluations_per_block(self) -> list[int] | None:
-        return None

@@ -5,45 +5,44 @@ End to end is the case of one block, which holds all layers and owns all times.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from torch import Tensor, nn
 
 from dblocks import seeds
 from dblocks.masked_sampling import evaluations_per_block
 from dblocks.masking import MaskPartition, bound, mask_at, sampling_times, stratified_times
 from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.methods.method import Drawn, Method
 from dblocks.processes import own_share
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tasks.masked_text import MASK, MaskedPredictor, MaskedText
-from dblocks.training import Step
 
 
-class MaskedDiffusion:
+class MaskedDiffusion(Method):
     """Trains the blocks of a network that predicts masked characters."""
 
     def __init__(self, spec: RunSpec, network: nn.Module, partition: MaskPartition, task: MaskedText):
         self.spec, self.network, self.partition, self.task = spec, network, partition, task
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
-
-    def training_step(self, step: int) -> Step:
-        """The active block's part of the bound, in nats per character: over its training interval, so the parts
-        of all blocks add up to the whole (without overlap)."""
+    def draw(self, step: int) -> Drawn:
         tokens = self.task.batch(step)
         block, blocks = 0, isinstance(self.spec.method, DiffusionBlocksSpec)
         if blocks:
             block = block_of_step(self.spec.method.block_order, self.spec.seed, step, self.partition.num_blocks)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        low, high = self.partition.training_interval(block)
-        t = stratified_times(len(tokens), (low, high), draws)
+        t = stratified_times(len(tokens), self.partition.training_interval(block), draws)
         noisy = mask_at(tokens, t, self.partition.schedule, MASK, draws)
         tokens, noisy, t = own_share(tokens, noisy, t)
+        return Drawn((tokens, noisy, t), block if blocks else None, t, part=block)
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        """The active block's part of the bound, in nats per character: over its training interval, so the parts
+        of all blocks add up to the whole (without overlap)."""
+        tokens, noisy, t = drawn.tensors
+        block = drawn.block or 0
+        low, high = self.partition.training_interval(block)
         logits = self.network.denoise(block, noisy, t)
         nats = bound(logits, tokens, noisy == MASK, t, self.partition.schedule)
-        loss = ((high - low) * nats.mean() / tokens.shape[1]).float()
-        return Step(loss, block if blocks else None, t)
+        return ((high - low) * nats.mean() / tokens.shape[1]).float()
 
     def predictors(self) -> dict[str, MaskedPredictor]:
         return {"": MaskedPredictor(self.network.denoise, self.partition)}

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dblocks import seeds
+from dblocks.methods.method import Drawn, Method
 from dblocks.networks.noprop_cnn import KeptFeatures, NoPropNetwork
-from dblocks.noprop import LearnedSchedule, bound, noisy, posterior
+from dblocks.noprop import LearnedSchedule, both_ends, bound, noisy, posterior
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
-class NoPropCT:
+class NoPropCT(Method):
     """Trains û(z_t, x, t) at t ~ U(0, 1); predicts by the diffusion in `steps` equal steps of time."""
 
     def __init__(self, spec: RunSpec, network: NoPropNetwork, task: Classification):
         self.spec, self.network, self.task = spec, network, task
         network.schedule = LearnedSchedule(spec.method.gamma_start, spec.method.gamma_end)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.network.parameters())}]
-
     def _clean(self, images: KeptFeatures, z: Tensor, t: Tensor) -> Tensor:
         return self.network.clean(0, images, z, self.spec.method.time_scale * t)
 
-    def training_step(self, step: int) -> Step:
-        batch, schedule = self.task.batch(step), self.network.schedule
-        u = self.network.embedding(batch.targets)
-        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        t = torch.rand(len(u), generator=draws, device=u.device)
-        epsilon, last_epsilon = (torch.randn(u.shape, generator=draws, device=u.device) for _ in range(2))
+    def draw(self, step: int) -> Drawn:
+        batch, device = self.task.batch(step), self.task.device
+        draws = seeds.generator(device, self.spec.seed, "noise", step)
+        shape = (len(batch.targets), *self.network.embedding.shape)
+        t = torch.rand(len(batch.targets), generator=draws, device=device)
+        epsilon, last_epsilon = (torch.randn(shape, generator=draws, device=device) for _ in range(2))
+        return Drawn((batch.inputs, batch.targets, t, epsilon, last_epsilon))
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        images, labels, t, epsilon, last_epsilon = drawn.tensors
+        u, schedule = self.network.embedding(labels), self.network.schedule
         z = noisy(u, schedule.alpha_bar(t), epsilon)
-        prediction = self._clean(KeptFeatures(batch.inputs), z, t)
-        ends = schedule.alpha_bar(torch.tensor([0.0, 1.0], device=u.device)).unbind()
+        prediction = self._clean(KeptFeatures(images), z, t)
+        ends = schedule.alpha_bar(both_ends(t)).unbind()
         weight = self.spec.method.eta * schedule.snr_slope(t)
-        return Step(bound(u, batch.targets, prediction, weight, self.network.classifier, ends, last_epsilon))
+        return bound(u, labels, prediction, weight, self.network.classifier, ends, last_epsilon)
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(self._sample)}
@@ -55,6 +55,3 @@ class NoPropCT:
             clean = self._clean(kept, z, times[i].expand(len(images)))
             z = posterior(bars[i], bars[i + 1]).step(z, clean, epsilon)
         return self.network.classify(z)
-
-    def evaluations_per_block(self) -> list[int] | None:
-        return None

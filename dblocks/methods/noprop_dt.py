@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dblocks import seeds
 from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.methods.method import Drawn, Method
 from dblocks.networks.noprop_cnn import KeptFeatures, NoPropNetwork
 from dblocks.noprop import bound, cosine_alpha_bar, noisy, posterior, snr_weights
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
-class NoPropDT:
+class NoPropDT(Method):
     """Trains copy t on z_{t−1} ~ q(z_{t−1} | y); predicts by walking z_0 → z_T through all copies."""
 
     def __init__(self, spec: RunSpec, network: NoPropNetwork, task: Classification, sweep: int):
@@ -27,29 +25,29 @@ class NoPropDT:
         self.spec, self.network, self.task, self.sweep = spec, network, task, sweep
         method = spec.method
         self.alpha_bar = cosine_alpha_bar(method.num_blocks, *method.alpha_bar_range)
+        self.bars = torch.tensor(self.alpha_bar, device=task.device)
         self.weights = [method.num_blocks * method.eta * weight for weight in snr_weights(self.alpha_bar)]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.network.parameters())}]
 
     def block_of(self, step: int) -> int:
         """The copy that `step` trains: each over the whole data in turn, as Algorithm 1 has it, or drawn."""
         order, blocks = self.spec.method.block_order, self.spec.method.num_blocks
         return step // self.sweep % blocks if order == "sweep" else block_of_step(order, self.spec.seed, step, blocks)
 
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
         batch, block = self.task.batch(step), self.block_of(step)
-        u = self.network.embedding(batch.targets)
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        epsilon, last_epsilon = (torch.randn(u.shape, generator=draws, device=u.device) for _ in range(2))
-        bars = torch.tensor(self.alpha_bar, device=u.device)
+        shape = (len(batch.targets), *self.network.embedding.shape)
+        epsilon, last_epsilon = (torch.randn(shape, generator=draws, device=self.task.device) for _ in range(2))
+        return Drawn((batch.inputs, batch.targets, epsilon, last_epsilon), block, part=block)
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        images, labels, epsilon, last_epsilon = drawn.tensors
+        u = self.network.embedding(labels)
         # the algorithm prints z_t, but the loss of copy t is about û_t(z_{t−1}, x)
-        z = noisy(u, bars[block], epsilon)
-        prediction = self.network.clean(block, KeptFeatures(batch.inputs), z)
-        ends = (bars[0], bars[-1])
-        weight = self.weights[block]
-        loss = bound(u, batch.targets, prediction, weight, self.network.classifier, ends, last_epsilon)
-        return Step(loss, block)
+        z = noisy(u, self.bars[drawn.block], epsilon)
+        prediction = self.network.clean(drawn.block, KeptFeatures(images), z)
+        ends, weight = (self.bars[0], self.bars[-1]), self.weights[drawn.block]
+        return bound(u, labels, prediction, weight, self.network.classifier, ends, last_epsilon)
 
     def predictors(self) -> dict[str, Predictor]:
         return {"": Predictor(self._sample)}

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks import seeds
 from dblocks.diffusion_blocks import per_sample
+from dblocks.methods.method import Drawn, Method
 from dblocks.networks.noprop_cnn import KeptFeatures, NoPropNetwork
 from dblocks.noprop import squared_distance
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
-from dblocks.training import Step
 
 
-class NoPropFM:
+class NoPropFM(Method):
     """Trains v(z_t, x, t) at t ~ U(0, 1); predicts by Euler on dz/dt = v in `steps` equal steps."""
 
     def __init__(self, spec: RunSpec, network: NoPropNetwork, task: Classification):
         self.spec, self.network, self.task = spec, network, task
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.network.parameters())}]
-
     def _velocity(self, images: KeptFeatures, z: Tensor, t: Tensor) -> Tensor:
         """v = logits·W, without a softmax: a velocity is no mixture of classes (Section 2.3.2)."""
         return self.network.embedding.mix(self.network.logits(0, images, z, self.spec.method.time_scale * t))
 
-    def training_step(self, step: int) -> Step:
-        batch, method = self.task.batch(step), self.spec.method
-        u = self.network.embedding(batch.targets)
-        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        t = torch.rand(len(u), generator=draws, device=u.device)
-        start, jitter = (torch.randn(u.shape, generator=draws, device=u.device) for _ in range(2))
+    def draw(self, step: int) -> Drawn:
+        batch, device = self.task.batch(step), self.task.device
+        draws = seeds.generator(device, self.spec.seed, "noise", step)
+        shape = (len(batch.targets), *self.network.embedding.shape)
+        t = torch.rand(len(batch.targets), generator=draws, device=device)
+        start, jitter = (torch.randn(shape, generator=draws, device=device) for _ in range(2))
+        return Drawn((batch.inputs, batch.targets, t, start, jitter))
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        images, labels, t, start, jitter = drawn.tensors
+        u = self.network.embedding(labels)
         share = per_sample(t, u)
-        z = share * u + (1 - share) * start + method.sigma * jitter
-        velocity = self._velocity(KeptFeatures(batch.inputs), z, t)
+        z = share * u + (1 - share) * start + self.spec.method.sigma * jitter
+        velocity = self._velocity(KeptFeatures(images), z, t)
         loss = squared_distance(velocity, u - start).mean()
         if self.network.embedding.learned:
             # else the embeddings could shrink together: the extrapolated end must tell the classes (Equation 15)
-            loss = loss + F.cross_entropy(self._scores(z + (1 - share) * velocity), batch.targets)
-        return Step(loss)
+            loss = loss + F.cross_entropy(self._scores(z + (1 - share) * velocity), labels)
+        return loss
 
     def _scores(self, z: Tensor) -> Tensor:
         """What the cross-entropy reads: the linear classifier, or minus the squared distances [N, K]."""
@@ -61,6 +61,3 @@ class NoPropFM:
         for i in range(steps):
             z = z + self._velocity(kept, z, torch.full((len(images),), i / steps, device=device)) / steps
         return -self.network.embedding.distances(z)
-
-    def evaluations_per_block(self) -> list[int] | None:
-        return None

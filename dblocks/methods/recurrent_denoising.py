@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
+from dblocks.methods.method import Drawn
 from dblocks.methods.recurrent_depth import curve_name
 from dblocks.networks.huginn import CachedContext, Context
 from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
-from dblocks.training import Step
 
 
 class RecurrentDenoising(DiffusionBlocksMethod):
     """Trains a Huginn denoiser without a partition; text is written greedily, each token from noise of its own."""
 
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
         batch, method = self.task.batch(step), self.spec.method
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         shape = batch.targets.shape
@@ -32,9 +32,12 @@ class RecurrentDenoising(DiffusionBlocksMethod):
         if method.sigma_per == "sequence":
             sigma = sigma[:, :1].expand(shape)
         inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
-        sigma, context = sigma.flatten(), Context(self.network, inputs)
-        loss = self.model.training_loss(0, context, targets.flatten(), sigma, epsilon.flatten(0, 1))
-        return Step(loss, None, sigma)
+        sigma = sigma.flatten()
+        return Drawn((inputs, targets.flatten(), sigma, epsilon.flatten(0, 1)), sigma=sigma)
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        inputs, *others = drawn.tensors
+        return self.model.training_loss(0, Context(self.network, inputs), *others)
 
     def predictors(self) -> dict[str, TextPredictor]:
         """At the main number of iterations, and at the others of the depth curve."""

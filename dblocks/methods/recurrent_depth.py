@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from dblocks import seeds
 from dblocks.methods.end_to_end import EndToEnd
+from dblocks.methods.method import Drawn
 from dblocks.networks.huginn import Huginn, HuginnReader
 from dblocks.processes import own_share
 from dblocks.spec import RecurrentDepthSpec, RunSpec
 from dblocks.text_generation import TextPredictor, sample_nucleus, write_on
-from dblocks.training import Step
 
 LIKELIEST = 1e-12  # a nucleus of one token
 
@@ -41,13 +41,16 @@ class RecurrentDepth(EndToEnd):
         super().__init__(network, task)
         self.spec = spec
 
-    def training_step(self, step: int) -> Step:
-        batch, method = self.task.batch(step), self.spec.method
-        depth = depth_of_step(method, self.spec.network.iterations, self.spec.seed, step)
+    def draw(self, step: int) -> Drawn:
+        """A step's depth is drawn with it, so it is like no other."""
+        batch = self.task.batch(step)
+        depth = depth_of_step(self.spec.method, self.spec.network.iterations, self.spec.seed, step)
         state = self.network.start(batch.inputs.shape, seeds.generator(self.task.device, self.spec.seed, "state", step))
-        inputs, targets, state = own_share(batch.inputs, batch.targets, state)
-        logits = self.network(inputs, state, depth, method.backpropagated)
-        return Step(self.task.loss(logits, targets))
+        return Drawn(own_share(batch.inputs, batch.targets, state), part=None, depth=depth)
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        inputs, targets, state = drawn.tensors
+        return self.task.loss(self.network(inputs, state, drawn.depth, self.spec.method.backpropagated), targets)
 
     def predictors(self) -> dict[str, TextPredictor]:
         """At the main number of iterations, sampled from the nucleus and, as the denoiser writes, greedily; and at the

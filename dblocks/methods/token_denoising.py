@@ -11,17 +11,17 @@ from torch.nn import functional as F
 
 from dblocks import seeds
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod, block_of_step
+from dblocks.methods.method import Drawn
 from dblocks.networks.llama import CachedPrefix, Prefix
 from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
-from dblocks.training import Step
 
 
 class TokenDenoising(DiffusionBlocksMethod):
     """Trains a token denoiser's blocks; text is written greedily, each token from noise of its own."""
 
-    def training_step(self, step: int) -> Step:
+    def draw(self, step: int) -> Drawn:
         tokens = self.task.windows(step)
         method = self.spec.method
         block = block_of_step(method.block_order, self.spec.seed, step, method.num_blocks)
@@ -32,8 +32,7 @@ class TokenDenoising(DiffusionBlocksMethod):
             sigma = sigma[:, :1].expand(tokens.shape)
         tokens, sigma, epsilon = own_share(tokens, sigma, epsilon)
         sigma = sigma.flatten()
-        loss = self.model.training_loss(block, tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1))
-        return Step(loss, block, sigma)
+        return Drawn((tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1)), block, sigma, part=block)
 
     def predictors(self) -> dict[str, TextPredictor]:
         return {"": TextPredictor(self._go_on, self._nll, "sigma_max_ce")}

@@ -1,13 +1,19 @@
-"""What every task on images shares: splits of prepared arrays, and the order of samples in each epoch."""
+"""What every task on images shares: splits of prepared arrays, the order of samples, augmented batches."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dblocks import seeds
+from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
+from dblocks.spec import RunSpec
+
+TOGETHER, VALUES = 64, 2**25  # on CUDA, steps augmented at once at most, and pixel values
 
 
 class EpochOrder:
@@ -25,6 +31,41 @@ class EpochOrder:
             draws = seeds.generator("cpu", self.seed, "order", epoch)
             self._of = (epoch, torch.randperm(self.count, generator=draws).to(self.device))
         return self._of[1][position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class AugmentedImages:
+    """Training images, resident on their device: augmented batches, each a function of (seed, step, view).
+
+    On CUDA the batches of several steps are augmented at once: it takes hardly longer than one, for RandAugment is
+    some hundred small kernels whatever their size. A step's draws are then its share of theirs.
+
+    Args:
+        images: uint8 [M, C, H, W], as they are stored.
+        finish: what becomes of them after augmentation, image by image.
+    """
+
+    def __init__(self, spec: RunSpec, images: Tensor, finish: Callable[[Tensor], Tensor]):
+        self.spec, self.images, self.finish = spec, images, finish
+        self.batch_size = spec.training.batch_size
+        self.order = EpochOrder(spec.seed, len(images), self.batch_size, images.device)
+        fitting = VALUES // (self.batch_size * images[0].numel())
+        self.together = min(TOGETHER, max(1, fitting)) if images.device.type == "cuda" else 1
+        self._made: dict[int, tuple[int, Tensor, Tensor]] = {}
+
+    def batch(self, step: int, view: int = 0) -> tuple[Tensor, Tensor]:
+        """(images [N, C, H, W], their indices [N]) of `step`; another `view` is another augmentation of the same."""
+        chunk, position = divmod(step, self.together)
+        if view not in self._made or self._made[view][0] != chunk:
+            self._made[view] = (chunk, *self._make(chunk, view))
+        here = slice(position * self.batch_size, (position + 1) * self.batch_size)
+        _, images, chosen = self._made[view]
+        return images[here], chosen[here]
+
+    def _make(self, chunk: int, view: int) -> tuple[Tensor, Tensor]:
+        steps = range(chunk * self.together, (chunk + 1) * self.together)
+        chosen = torch.cat([self.order.indices(step) for step in steps])
+        draws = seeds.generator(self.images.device, self.spec.seed, "augment", view, chunk)
+        return self.finish(augment(self.images[chosen], self.spec.augment, draws)), chosen
 
 
 def split_indices(data: PreparedData, split: str) -> np.ndarray | None:

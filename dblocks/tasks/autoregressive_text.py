@@ -25,6 +25,7 @@ from dblocks.metrics.continuations import Generated
 from dblocks.needs import Needs
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
+from dblocks.tasks.ahead import Ahead
 from dblocks.tasks.classification import Batch
 from dblocks.tasks.windows import WindowOrder, spread_starts
 from dblocks.text_generation import TextPredictor
@@ -52,10 +53,11 @@ class AutoregressiveText:
         self.order = WindowOrder(
             spec.seed, len(self.tokens), self.length, spec.training.batch_size, torch.device("cpu")
         )
+        self.batches = Ahead(self._windows, device)
 
     def windows(self, step: int) -> Tensor:
         """The windows [N, T] of `step`."""
-        return self._cut(self.tokens, self.order.starts(step).numpy(), self.length)
+        return self.batches.batch(step)[0]
 
     def batch(self, step: int) -> Batch:
         """The same for next-token training: each token, and the one after it, [N, T − 1]."""
@@ -66,9 +68,12 @@ class AutoregressiveText:
         """Cross-entropy of logits [N, T, K], a scalar."""
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
+    def _windows(self, step: int) -> tuple[Tensor]:
+        return (self._cut(self.tokens, self.order.starts(step).numpy(), self.length),)
+
     def _cut(self, tokens: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
         windows = np.stack([tokens[start : start + length] for start in starts]).astype(np.int64)
-        return torch.from_numpy(windows).to(self.device)
+        return torch.from_numpy(windows)
 
     def evaluation_windows(self) -> Tensor:
         """The windows [N, T] that cross-entropy is measured on."""
@@ -86,7 +91,7 @@ class AutoregressiveText:
 
     def _evenly(self, length: int, count: int) -> Tensor:
         starts = spread_starts(len(self.evaluation_tokens), length, count)
-        return self._cut(self.evaluation_tokens, starts, length)
+        return self._cut(self.evaluation_tokens, starts, length).to(self.device)
 
     @torch.no_grad()
     def evaluate(self, predictors: dict[str, TextPredictor]) -> list[Metric]:

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks import seeds
-from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
-from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
+from dblocks.tasks.arrays import AugmentedImages, split_arrays, to_device
 
 EVALUATION_BATCH = 1000
 
@@ -55,7 +54,7 @@ class Classification:
         test_images, test_labels = split_arrays(data, spec.data.evaluation_split)
         limit = spec.data.max_evaluation_samples
         self.test_images, self.test_labels = test_images[:limit], test_labels[:limit]
-        self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
+        self.batches = AugmentedImages(spec, self.images, self.normalize)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 → float with the training split's mean 0 and deviation 1 a channel."""
@@ -63,10 +62,8 @@ class Classification:
 
     def batch(self, step: int, view: int = 0) -> Batch:
         """The batch of `step`; another `view` is another augmentation of the same images."""
-        chosen = self.order.indices(step)
-        draws = seeds.generator(self.device, self.spec.seed, "augment", view, step)
-        images = augment(self.images[chosen], self.spec.augment, draws)
-        return Batch(self.normalize(images), self.labels[chosen])
+        images, chosen = self.batches.batch(step, view)
+        return Batch(images, self.labels[chosen])
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of scores [N, K], a scalar."""

@@ -7,7 +7,7 @@ scaled latents, [N, C, H, W] float.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dblocks import seeds
-from dblocks.data.augment import augment
 from dblocks.data.latents import Latents, to_unit
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
@@ -24,7 +23,8 @@ from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Codec
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
-from dblocks.tasks.arrays import EpochOrder, split_indices, to_device
+from dblocks.tasks.ahead import Ahead
+from dblocks.tasks.arrays import AugmentedImages, EpochOrder, split_indices, to_device
 from dblocks.tasks.classification import Batch, Predictor
 
 SHOWN, SHOWN_CLASSES = 12, 10  # samples a class in the picture, and classes
@@ -43,23 +43,29 @@ class ImageGeneration:
         self.labels = to_device(labels[self.chosen], device)
         if self.latents is None:
             self.images = to_device(data.array("train_images")[self.chosen], device)
+            self.batches = AugmentedImages(spec, self.images, to_unit)
+        else:
+            order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, torch.device("cpu"))
+            self.batches = Ahead(partial(self._moments, order), device)
         self.shape: tuple[int, int, int] = self.info.image_shape if self.latents is None else self.latents.shape
         # cut with the evaluation split, to try the whole chain; two images are the fewest that have a covariance
         limit = spec.data.max_evaluation_samples
         self.reference_limit = limit and max(2, limit)
         self.samples = max(2, min(spec.generation.samples, limit or spec.generation.samples))
-        self.order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, device)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, a function of (seed, step)."""
-        chosen = self.order.indices(step)
-        draws = seeds.generator(self.device, self.spec.seed, "augment", 0, step)
-        if self.latents is None:
-            targets = to_unit(augment(self.images[chosen], self.spec.augment, draws))
-        else:
+        targets, chosen = self.batches.batch(step)
+        if self.latents is not None:
+            draws = seeds.generator(self.device, self.spec.seed, "augment", 0, step)
             epsilon = torch.randn((len(chosen), *self.shape), generator=draws, device=self.device)
-            targets = self.latents.sample(self.chosen[chosen.cpu().numpy()], epsilon)
+            targets = self.latents.sample(targets, epsilon)
         return Batch(self._drop(self.labels[chosen], step), targets)
+
+    def _moments(self, order: EpochOrder, step: int) -> tuple[Tensor, Tensor]:
+        """Posteriors of the latents of `step`, which may be more than a GPU holds, and their indices."""
+        chosen = order.indices(step)
+        return self.latents.moments(self.chosen[chosen.numpy()]), chosen
 
     def _drop(self, labels: Tensor, step: int) -> Tensor:
         """Labels, some replaced by the null class, so that one network learns both sides of guidance."""

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dblocks.data.augment import augment
 from dblocks.data.latents import to_unit
 from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.record import Metric
 from dblocks.seeds import generator
 from dblocks.spec import RunSpec
-from dblocks.tasks.arrays import EpochOrder, split_arrays, to_device
+from dblocks.tasks.arrays import AugmentedImages, split_arrays, to_device
 from dblocks.tasks.classification import Batch, Predictor
 
 
@@ -26,11 +25,10 @@ class ImageReconstruction:
         images, _ = split_arrays(data, spec.data.train_split)
         self.images = to_device(images, device)
         self.test_images, _ = split_arrays(data, spec.data.evaluation_split)
-        self.order = EpochOrder(spec.seed, len(self.images), spec.training.batch_size, device)
+        self.batches = AugmentedImages(spec, self.images, to_unit)
 
     def batch(self, step: int) -> Batch:
-        draws = generator(self.device, self.spec.seed, "augment", 0, step)
-        images = to_unit(augment(self.images[self.order.indices(step)], self.spec.augment, draws))
+        images, _ = self.batches.batch(step)
         return Batch(images, images)
 
     def loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:

@@ -92,14 +92,14 @@ def test_a_run_that_crashed_ends_with_the_same_bits_batch_norms_statistics_inclu
 
     def trainer(folder: str, crash_at: int | None = None) -> Trainer:
         method = made(name, **over)
-        whole_step = method.training_step
+        draw = method.draw
 
-        def training_step(step: int):
+        def crashing(step: int):
             if step == crash_at:
                 raise KeyboardInterrupt
-            return whole_step(step)
+            return draw(step)
 
-        method.training_step = training_step
+        method.draw = crashing
         (tmp_path / folder).mkdir(exist_ok=True)
         return Trainer(method.spec, method, 12, tmp_path / folder, torch.device("cpu"))
 

@@ -184,7 +184,7 @@ def test_one_level_a_sequence_is_the_same_level_for_each_of_its_tokens(awaken):
         spec = method(sigma_per=per)
         network = awaken(HuginnDenoiser(SPEC, spec, partition_of(spec, SPEC.layers), VOCABULARY))
         found.append(Context(network, TOKENS).denoise(z, sigma))
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_the_noise_level_conditions_all_but_the_prelude(denoiser):

@@ -1,0 +1,197 @@
+"""Training on a CUDA device: the same mathematics as on a CPU, as graphs or not, without a halt of the host.
+
+Where there is no GPU these are skipped, and nothing here is shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dblocks import graphs
+from dblocks.build import build
+from dblocks.config import resolve
+from dblocks.data.prepared import PreparedData
+from dblocks.methods.method import Drawn
+from dblocks.record import read_record
+from dblocks.run import execute
+from dblocks.spec import RunSpec
+from dblocks.training import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+RUNS = (
+    "vit/end_to_end",
+    "vit/diffusion_blocks",
+    "vit/contrastive_forward_forward",
+    "vit/forward_forward",
+    "noprop/backprop",
+    "noprop/dt",
+    "noprop/ct",
+    "noprop/fm",
+    "dit_cifar10/diffusion_blocks",
+    "mdm/diffusion_blocks",
+    "ar_lm1b/end_to_end",
+    "ar_lm1b/diffusion_blocks",
+    "huginn/diffusion_blocks",
+    "huginn/recurrent_depth",
+)
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def data_of(digits, austen, tokens_folder):
+    """data_of(run): the prepared data of one of RUNS."""
+    kinds = {"mdm": austen, "ar_lm1b": PreparedData(tokens_folder), "huginn": PreparedData(tokens_folder)}
+    return lambda run: kinds.get(run.partition("/")[0], digits)
+
+
+def spec_of(run: str, **sections: dict[str, Any]) -> RunSpec:
+    """A run of smoke's size on a GPU, in full precision unless said otherwise."""
+    compute = {"device": "cuda", "precision": "fp32", "compile": "on", **sections.pop("compute", {})}
+    return resolve(run, "smoke", 0, {"compute": compute, **sections})
+
+
+def trainer(spec: RunSpec, data: PreparedData, folder: Path, total: int = 1000) -> Trainer:
+    method, _ = build(spec, data, torch.device("cuda"))
+    return Trainer(spec, method, total, folder, torch.device("cuda"))
+
+
+def course(made: Trainer, steps: int = STEPS) -> list[float]:
+    """Losses of the first steps."""
+    for step in range(steps):
+        made.train_step(step)
+    return [entry.loss.item() for _, entry in made.buffer.entries]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_loss_and_gradients_are_those_of_a_cpu(run, data_of, tmp_path):
+    found = []
+    drawn = None
+    for device in ("cpu", "cuda"):
+        spec = spec_of(
+            run,
+            compute={"device": device, "compile": "off"},
+            network={"dropout": 0.0} if "ar" not in run and "hug" not in run else {},
+        )
+        method, _ = build(spec, data_of(run), torch.device(device))
+        if drawn is None:
+            drawn = method.draw(3)
+        torch.manual_seed(0)
+        with torch.no_grad():  # fresh adaLN-zero layers do nothing at all
+            noise = torch.Generator().manual_seed(1)
+            for parameter in method.network.parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=noise).to(device))
+        here = Drawn(tuple(t.to(device) for t in drawn.tensors), drawn.block, None, drawn.part, drawn.depth)
+        loss = method.loss(here)
+        loss.backward()
+        gradients = [p.grad.flatten().double().cpu() for p in method.network.parameters() if p.grad is not None]
+        found.append((loss.item(), torch.cat(gradients)))
+    (loss, gradient), (gpu_loss, gpu_gradient) = found
+    assert gpu_loss == pytest.approx(loss, rel=1e-3)
+    assert (gpu_gradient - gradient).norm() <= 1e-2 * gradient.norm()
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_graphs_do_the_steps_that_compiled_networks_do_without(run, data_of, tmp_path, monkeypatch):
+    data = data_of(run)
+    made = trainer(spec_of(run), data, tmp_path)
+    with_graphs = course(made)
+    assert bool(made.graphs.recorded) == (run != "huginn/recurrent_depth")
+    monkeypatch.setattr(graphs, "EAGER_STEPS", STEPS)
+    other = trainer(spec_of(run), data, tmp_path)
+    assert course(other) == pytest.approx(with_graphs, rel=1e-3)
+    for name, weight in made.network.state_dict().items():
+        assert torch.allclose(weight, other.network.state_dict()[name], rtol=1e-2, atol=1e-3), name
+
+
+def test_dropout_and_its_seeds_are_the_same_in_graphs(digits, tmp_path, monkeypatch):
+    over = {"network": {"dropout": 0.3}, "training": {"ema_half_life": 2000}}
+    made = trainer(spec_of("vit/diffusion_blocks", **over), digits, tmp_path)
+    first = course(made)
+    monkeypatch.setattr(graphs, "EAGER_STEPS", STEPS)
+    other = trainer(spec_of("vit/diffusion_blocks", **over), digits, tmp_path)
+    assert course(other) == pytest.approx(first, rel=1e-3)
+    for name, average in made.ema.shadow.items():
+        assert torch.allclose(average, other.ema.shadow[name], rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_and_recorded_is_what_is_done_eagerly(digits, tmp_path, precision):
+    compute = {"precision": precision}
+    fast = course(trainer(spec_of("vit/diffusion_blocks", compute=compute), digits, tmp_path))
+    plain = course(trainer(spec_of("vit/diffusion_blocks", compute={**compute, "compile": "off"}), digits, tmp_path))
+    assert fast == pytest.approx(plain, rel=2e-3 if precision == "fp32" else 5e-2)
+
+
+@pytest.mark.parametrize("run", ["vit/end_to_end", "vit/diffusion_blocks"])
+def test_the_host_never_waits_for_a_step(run, digits, tmp_path):
+    made = trainer(
+        spec_of(run, augment={"rand_augment": {"num_ops": 2, "magnitude": 9}, "flip": 0.5}), digits, tmp_path
+    )
+    course(made, 20)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(20, 60):  # within one epoch, whose order is brought from the host
+            made.train_step(step % 20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_only_the_active_block_moves(digits, tmp_path):
+    made = trainer(spec_of("vit/diffusion_blocks", method={"block_order": "turns"}), digits, tmp_path)
+    course(made)
+    for step in range(STEPS, STEPS + 6):
+        before = {name: weight.clone() for name, weight in made.network.state_dict().items()}
+        made.train_step(step)
+        active = made.network.partition.layers(step % 3)
+        for name, weight in made.network.state_dict().items():
+            if name.startswith("layers."):
+                moved = not torch.equal(weight, before[name])
+                assert moved == (int(name.split(".")[1]) in active), name
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits, tmp_path, deterministic):
+    over = {"compute": {"deterministic": deterministic}, "network": {"dropout": 0.1}}
+    spec = spec_of("vit/diffusion_blocks", **over, logging={"log_every": 1, "checkpoint_steps": 20})
+    ends = []
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for folder, stops in (("whole", False), ("cut", True)):
+            (tmp_path / folder).mkdir()
+            made = trainer(spec, digits, tmp_path / folder, total=60)
+            if stops:
+                draw = made.method.draw
+
+                def crash(step: int, draw=draw) -> Drawn:
+                    if step == 33:
+                        raise KeyboardInterrupt
+                    return draw(step)
+
+                made.method.draw = crash
+                with pytest.raises(KeyboardInterrupt):
+                    made.run()
+                made = trainer(spec, digits, tmp_path / folder, total=60)
+            made.run()
+            ends.append(made.final_weights())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    whole, cut = ends
+    for name, weight in whole.items():
+        if deterministic:
+            assert torch.equal(weight, cut[name]), name
+        else:
+            assert torch.allclose(weight, cut[name], rtol=1e-2, atol=1e-3), name
+
+
+def test_a_run_learns(digits_folder, tmp_path):
+    """End to end: bf16, compiled, recorded, evaluated."""
+    spec = resolve("vit/diffusion_blocks", "smoke", 0, {"compute": {"device": "cuda", "compile": "on"}})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    record = read_record(execute(tmp_path / "spec.json", digits_folder))
+    assert {m.name: m.value for m in record.metrics}["sigma_max_accuracy"] > 85
+    assert record.machine.device == torch.cuda.get_device_name()
