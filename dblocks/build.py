@@ -73,6 +73,10 @@ def build(
         # layer by layer: all layers share one compiled graph, whichever blocks they are in
         for layer in method.network.layers:
             layer.compile()
+        # a vocabulary's logits are the largest tensor of a step: fused, no copy of them in float32 is made
+        for has_loss in (task, method.network):
+            if hasattr(has_loss, "loss"):
+                has_loss.loss = torch.compile(has_loss.loss)
     return method, task
 
 

@@ -70,6 +70,7 @@ class StepGraphs:
         tensors = [tensor.clone() for tensor in drawn.tensors]
         fixed = Drawn(tuple(tensors), drawn.block, None, drawn.part, drawn.depth)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # thread_local: another thread may be reading the next batch into pinned memory meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             loss = self.act(fixed)
         return Recorded(graph, tensors, loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import resource
 import subprocess
@@ -74,7 +75,8 @@ def processor_name() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Commit of the code that runs, with -dirty where tracked files were changed; None outside git."""
+    """Commit of the code that runs, with -dirty where tracked files were changed; outside git (a container, a copy)
+    what DBLOCKS_COMMIT says, or None."""
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
@@ -82,5 +84,5 @@ def commit() -> str | None:
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("DBLOCKS_COMMIT")
     return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")

@@ -1,0 +1,100 @@
+"""Table 1 from its data to its records, timed end to end: every row a process of its own, as the pipeline starts it.
+
+    python -m benchmarks.table_1 --data-dir DIR [--scale short|paper] [--epochs N] [--rows RUN …]
+
+With fewer epochs than the scale's, each row's time at the whole budget is projected from the time of its steps and that
+of the rest (start, compilation, evaluation); a projection is named so. Records lie where the pipeline would put them,
+and those that are there are not made again. Prints one JSON object with device and n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dblocks.budget import total_steps
+from dblocks.config import resolve
+from dblocks.identity import run_name
+from dblocks.record import RECORD, read_record
+from dblocks.spec import RunSpec
+from dblocks.tables import load_tables
+
+
+def prepared(results: Path, data_dir: Path, name: str) -> Path:
+    """The manifest of the prepared data."""
+    folder = results / "data" / name
+    if (folder / "manifest.json").exists():
+        return folder / "manifest.json"
+    verb = ["prepare", name, "--data-dir", data_dir, "--folder", folder]
+    subprocess.run([sys.executable, "-m", "dblocks", *map(str, verb)], check=True)
+    return folder / "manifest.json"
+
+
+def timed_run(spec: RunSpec, folder: Path, manifest: Path) -> float:
+    """Seconds of a whole process that brings a run to its record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
+    start = time.perf_counter()
+    verb = ["run", folder / "spec.json", "--data", manifest, "--wandb", "off"]
+    subprocess.run([sys.executable, "-m", "dblocks", *map(str, verb)], check=True)
+    return time.perf_counter() - start
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every row's seconds: of the process, of training alone, and of the whole budget."""
+    rows = options.rows or list(load_tables()["table_1"].runs)
+    compute = {"compute": {"device": options.device}}
+    budget = {"training": {"epochs": options.epochs, "warmup_epochs": options.epochs / 50}} if options.epochs else {}
+    found: dict[str, Any] = {}
+    for seed in range(options.seeds):
+        for row in rows:
+            spec, whole = (resolve(row, options.scale, seed, over) for over in (compute | budget, compute))
+            manifest = prepared(options.results, options.data_dir, spec.data.name)
+            folder = options.results / options.scale / "runs" / run_name(spec) / f"seed{seed}"
+            if (folder / RECORD).exists():
+                continue
+            seconds = timed_run(spec, folder, manifest)
+            record = read_record(folder / RECORD)
+            a_step = record.train_seconds / record.steps
+            found.setdefault(row, []).append(
+                {
+                    "seed": seed,
+                    "seconds": seconds,
+                    "train_seconds": record.train_seconds,
+                    "evaluate_seconds": record.evaluate_seconds,
+                    "steps": record.steps,
+                    "share_of_paper": record.budget,
+                    "metrics": {metric.name: metric.value for metric in record.metrics},
+                    "projected_seconds": seconds + (total_steps(whole) - record.steps) * a_step,
+                    "machine": record.machine.model_dump(),
+                }
+            )
+            print(row, json.dumps(found[row][-1]), flush=True)
+    projected = sum(run["projected_seconds"] for runs in found.values() for run in runs)
+    return {"benchmark": "table_1", "scale": options.scale, "rows": found, "projected_seconds": projected}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="where cifar100 lies (DATA.md)")
+    parser.add_argument("--scale", choices=("short", "paper"), default="paper")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--epochs", type=float, help="instead of the scale's; warm-up is as large a share of them")
+    parser.add_argument("--rows", nargs="+", metavar="RUN", help="such as vit/end_to_end (default: all of the table)")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, help="write the JSON here as well")
+    options = parser.parse_args()
+    text = json.dumps(measure(options), indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
