@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dblocks.budget import baseline_steps
-from dblocks.data.files import write_atomically
+from dblocks.data.files import one_line, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.owner import owned
@@ -52,17 +52,13 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
 
 def train_block(spec: RunSpec, block: int, data: PreparedData, folder: Path, progress: bool) -> Path:
     """Train block `block`, counted from 0; only its parameters and their optimiser state are held."""
-    import torch
-
     from dblocks.build import build
     from dblocks.checkpoint import save_verified
-    from dblocks.machine import pick_device
+    from dblocks.machine import set_up
     from dblocks.training import Trainer
 
     check_data(spec, data)
-    device = pick_device(spec.compute)
-    torch.set_num_threads(spec.compute.threads)
-    torch.use_deterministic_algorithms(spec.compute.deterministic)
+    device = set_up(spec.compute)
     method, _ = build(spec, data, device, block=block)
     trainer = Trainer(spec, method, baseline_steps(spec), folder, device, block)
     trainer.run(progress)
@@ -93,12 +89,14 @@ def block_weights(folder: Path) -> dict[str, Tensor]:
 
     try:
         name = json.loads((folder / BLOCK).read_text())["weights"]
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{folder / BLOCK}: weights: {name!r} is no file beside it")
         return load_verified(folder / name)["network"]
     except FileNotFoundError as error:
         number = folder.name
         raise UserError(f"{error.filename}: block {number} is not trained; `dblocks block SPEC {number}`") from error
-    except ValueError as error:
-        raise UserError(f"{error}; remove {folder} to train it again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: cannot be read ({one_line(error)}); remove it to train it again") from error
 
 
 def merge_weights(parts: list[dict[str, Tensor]], folder: Path) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import re
 import sys
 import warnings
@@ -17,7 +16,10 @@ from typing import Any
 
 import torch
 
+from dblocks.data.files import one_line
+
 NAME = re.compile(r"^(?P<stem>.+)-(?P<digest>[0-9a-f]{16})\.pt$")
+STEP = re.compile(r"^step-(?P<step>\d+)-[0-9a-f]{16}\.pt$")
 KEEP = 2
 
 
@@ -51,18 +53,40 @@ def load_verified(path: Path) -> dict[str, Any]:
     if match is None or match["digest"] != digest:
         raise ValueError(f"{path}: content has sha256 {digest}…, its name says otherwise (truncated or changed)")
     try:
+        return read_tensors(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_tensors(content: bytes) -> dict[str, Any]:
+    """The state in the bytes of a file of torch's, in main memory.
+
+    Raises: ValueError if they hold anything else than tensors and plain data, none of which is run, or no state.
+    """
+    try:
         with warnings.catch_warnings(action="ignore"):  # of a stranger's pickle; the error below says what matters
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: holds something else than tensors and plain data; nothing of it was run") from error
+    except Exception as error:  # a broken pickle can raise anything; none of it is the caller's
+        raise ValueError("holds something else than tensors and plain data; nothing of it was run") from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds a {type(state).__name__}, not a state")
+        raise ValueError(f"holds a {type(state).__name__}, not a state")
     return state
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Put the weights of a state read from `path` into a network.
+
+    Raises: ValueError if they are of another network.
+    """
+    try:
+        network.load_state_dict(state["network"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: weights of another network ({one_line(error)})") from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, newest first."""
-    found = [(int(m["stem"].removeprefix("step-")), p) for p in folder.glob("step-*.pt") if (m := NAME.match(p.name))]
+    found = [(int(match["step"]), p) for p in folder.glob("step-*.pt") if (match := STEP.match(p.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from dblocks.cells import Cell
-from dblocks.config import CONFIG_DIR, read_yaml
+from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
+from dblocks.reading import read_yaml
 from dblocks.spec import Part
 from dblocks.tables import Table
 
@@ -85,6 +86,9 @@ def load_claims(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> l
     """
     path = config_dir / "claims.yaml"
     claims = read_yaml(path, Claims).claims
+    names = [claim.claim for claim in claims]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path}: claim '{twice[0]}': stands twice")
     for claim in claims:
         if claim.table not in tables:
             raise UserError(f"{path}: claim '{claim.claim}': no table '{claim.table}'")

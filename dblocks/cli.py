@@ -11,6 +11,7 @@ from pathlib import Path
 from dblocks import verbs
 from dblocks.errors import Interrupted, UserError
 
+MODES = ("off", "offline", "online")
 ROLES = ("extractor", "autoencoder", "images", "features", "teacher")  # a teacher's goes on with its name
 
 
@@ -33,14 +34,13 @@ def parser() -> argparse.ArgumentParser:
         for name, settings in arguments:
             sub.add_argument(name, **settings)
 
-    modes = ("off", "offline", "online")
     verb(
         verbs.run,
         ("spec", {"type": Path, "help": "spec.json; everything is written beside it"}),
         ("--data", {"type": Path, "required": True, "help": "manifest.json of the prepared data set"}),
         (
             "--wandb",
-            {"choices": modes, "default": os.environ.get("DBLOCKS_WANDB", "off"), "help": "default: %(default)s"},
+            {"choices": MODES, "default": os.environ.get("DBLOCKS_WANDB", "off"), "help": "default: %(default)s"},
         ),
         ("--quiet", {"action": "store_true", "help": "no progress bar"}),
         (
@@ -151,13 +151,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's error is one line and an exit status, not a traceback."""
+    """Run one verb; a user's error is one line and an exit status, not a traceback.
+
+    So is what the system says of a file, wherever it is read or written: that is a matter of paths and permissions.
+    """
     options = parser().parse_args(arguments)
     try:
+        if (mode := getattr(options, "wandb", "off")) not in MODES:  # argparse does not look at its own defaults
+            raise UserError(f"DBLOCKS_WANDB: '{mode}' is none of {', '.join(MODES)}")
         options.function(options)
     except (UserError, Interrupted) as error:
         print(f"dblocks: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"dblocks: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
     return 0

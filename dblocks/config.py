@@ -11,16 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
 from dblocks.identity import identity
+from dblocks.reading import first_error, parse_yaml, read_yaml
+from dblocks.reading import read_json as read_json  # known by this name to what reads measurements
 from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
 from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
+NAMES = ("experiment", "variant", "scale", "seed")  # what a run is called; no layer of fields may set them
 
 
 class Section(Part):
@@ -77,7 +79,28 @@ class CommandLine(BaseModel):
         """Snakemake hands nested values over as text: read them as YAML, so that null and 0.1 mean what they say."""
         if isinstance(value, Mapping):
             return {key: cls._read_scalars(part) for key, part in value.items()}
-        return yaml.safe_load(value) if isinstance(value, str) else value
+        return parse_yaml(value) if isinstance(value, str) else value
+
+    @field_validator("override", "override_runs")
+    @classmethod
+    def _names_are_not_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        fields = (value, *(part for part in value.values() if isinstance(part, Mapping)))
+        if found := [name for part in fields for name in NAMES if name in part]:
+            raise ValueError(f"'{found[0]}' is no field to override; scale and seeds have keys of their own")
+        return value
+
+    @field_validator("data_dir", "results_dir")
+    @classmethod
+    def _can_be_a_path(cls, value: str) -> str:
+        if not value or not value.isprintable():
+            raise ValueError("is no path")
+        try:
+            value = str(Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError as error:
+            raise ValueError("there is no such home directory") from error
+        if Path(value).is_file():
+            raise ValueError("is a file; must be a directory, which need not be there yet")
+        return value
 
     def overrides(self, run: str = "") -> dict[str, Any]:
         """The part of the command line that changes the spec of "<experiment>/<variant>"."""
@@ -103,45 +126,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         same_kind = both and ("name" not in value or value["name"] == old.get("name"))
         result[key] = merge(old, value) if same_kind else value
     return result
-
-
-def first_error(error: ValidationError) -> str:
-    """One line for a pydantic error: field, problem, value."""
-    detail = error.errors()[0]
-    field = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
-    value = detail.get("input")
-    shown = "" if isinstance(value, dict | list) or detail["type"] == "missing" else f" (found {value!r})"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field + ': ' if field else ''}{message}{shown}{more}"
-
-
-def read_yaml(path: Path, model: type[Part]) -> Any:
-    """A YAML file as `model`.
-
-    Raises: UserError naming file, field, value and problem.
-    """
-    try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
-
-
-def read_json(path: Path, model: type[Part]) -> Any:
-    """A JSON file as `model`.
-
-    Raises: UserError naming the file, and the field that is wrong or missing.
-    """
-    try:
-        return model.model_validate_json(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
 
 
 @cache
@@ -179,9 +163,12 @@ def resolve(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
     config_dir: Path = CONFIG_DIR,
+    readers: tuple[str, ...] = (),
 ) -> RunSpec:
     """The RunSpec of `run` = "<experiment>/<variant>" at `scale`.
 
+    Args:
+        readers: the runs that read its weights, the first of them first.
     Raises: UserError naming the file and field that is wrong.
     """
     if scale not in load_scales(config_dir):
@@ -206,18 +193,34 @@ def resolve(
     if fields.get("task") != "image_generation":
         fields.pop("generation", None)  # the command line gives it to every run
     fields |= {"experiment": experiment_name, "variant": variant, "scale": scale, "seed": seed}
-    place = f"{config_dir / 'runs' / experiment_name}.yaml: variant {variant} at scale {scale}"
+    place = place_of(run, scale, overrides, config_dir)
+    if run in readers:
+        raise UserError(f"{place}: it would read its own weights: {' needs '.join((*readers, run))}")
     try:
         spec = RunSpec.model_validate(fields)
+        check_data_fits(spec)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
-    check_data_fits(spec, place)
-    identities = {role: identity(needed) for role, needed in needed_specs(spec, overrides, config_dir).items()}
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    identities = {
+        role: identity(needed) for role, needed in needed_specs(spec, overrides, config_dir, (*readers, run)).items()
+    }
     return spec.with_identities(identities) if identities else spec
 
 
+def place_of(run: str, scale: str, overrides: Mapping[str, Any] | None, config_dir: Path = CONFIG_DIR) -> str:
+    """Where the settings of a run come from, for messages."""
+    experiment, _, variant = run.partition("/")
+    more = ", overridden by the command line" if overrides else ""
+    return f"{config_dir / 'runs' / experiment}.yaml: variant {variant} at scale {scale}{more}"
+
+
 def needed_specs(
-    spec: RunSpec, overrides: Mapping[str, Any] | None = None, config_dir: Path = CONFIG_DIR
+    spec: RunSpec,
+    overrides: Mapping[str, Any] | None = None,
+    config_dir: Path = CONFIG_DIR,
+    readers: tuple[str, ...] = (),
 ) -> dict[str, RunSpec]:
     """The runs whose weights a run reads, by role, at its scale; seed 0.
 
@@ -229,10 +232,10 @@ def needed_specs(
         over["data"] = {k: v for k, v in over.get("data", {}).items() if k == "max_evaluation_samples"}
     if steps := (overrides or {}).get("training", {}).get("max_steps"):
         over["training"] = {"max_steps": steps}
-    return {role: resolve(run, spec.scale, 0, over, config_dir) for role, run in spec.needed_runs().items()}
+    return {role: resolve(run, spec.scale, 0, over, config_dir, readers) for role, run in spec.needed_runs().items()}
 
 
-def check_published(task: AutoregressiveTextSpec, place: str) -> None:
+def check_published(task: AutoregressiveTextSpec) -> None:
     """Raises: UserError if a tokenizer or a language model is named that is not known."""
     named = [("teachers", name, LANGUAGE_MODELS) for name in task.needed_weights().values()]
     if not task.tokenizer.startswith("bpe"):
@@ -240,16 +243,16 @@ def check_published(task: AutoregressiveTextSpec, place: str) -> None:
     for field, name, known in named:
         if name not in known:
             raise UserError(
-                f"{place}: task.{field}: no published '{name}'; there are {', '.join(known)}, or "
+                f"task.{field}: no published '{name}'; there are {', '.join(known)}, or "
                 f"{'bpe<size>' if field == 'tokenizer' else 'an <experiment>/<variant> that trains one'}"
             )
 
 
-def check_data_fits(spec: RunSpec, place: str) -> None:
-    """Raises: UserError if the data set is not what the task reads, or patches do not tile its images."""
+def check_data_fits(spec: RunSpec) -> None:
+    """Raises: UserError if the data set is none or not what the task reads, or patches do not tile its images."""
     info = dataset(spec.data.name)
     if isinstance(spec.task, AutoregressiveTextSpec):
-        check_published(spec.task, place)
+        check_published(spec.task)
     if isinstance(spec.task, MaskedTextSpec):
         fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
     elif isinstance(spec.task, AutoregressiveTextSpec):
@@ -257,9 +260,9 @@ def check_data_fits(spec: RunSpec, place: str) -> None:
     else:
         fits, wanted = isinstance(info, ImageDataset), "images"
     if not fits:
-        raise UserError(f"{place}: data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
+        raise UserError(f"data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
     if isinstance(info, ImageDataset):
         _, height, width = info.image_shape
         patch = getattr(spec.network, "patch_size", 1)
         if height % patch or width % patch:
-            raise UserError(f"{place}: network.patch_size: {patch} does not divide images of {height}×{width}")
+            raise UserError(f"network.patch_size: {patch} does not divide images of {height}×{width}")

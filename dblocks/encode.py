@@ -16,6 +16,7 @@ from dblocks.machine import pick_device
 from dblocks.networks.autoencoder import Autoencoder, Codec, PublishedAutoencoder
 from dblocks.record import RECORD, read_record
 from dblocks.run import read_spec
+from dblocks.spec import AutoregressiveTextSpec, RunSpec
 from dblocks.weights import weights_path
 
 
@@ -26,12 +27,15 @@ def load_codec(path: Path, device: torch.device) -> Codec:
     """
     if path.name != RECORD:
         return PublishedAutoencoder(weights_path(path)).to(device).eval()
-    from dblocks.checkpoint import load_verified
+    from dblocks.checkpoint import load_verified, load_weights
 
     record = read_record(path)
+    if record.spec.network.name != "autoencoder":
+        raise UserError(f"{path}: network {record.spec.network.name} is no autoencoder")
     network = Autoencoder(record.spec.network, dataset(record.spec.data.name).image_shape)
+    weights = path.parent / record.weights
     try:
-        network.load_state_dict(load_verified(path.parent / record.weights)["network"])
+        load_weights(network, load_verified(weights), weights)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: its weights cannot be read: {error}") from error
     return network.to(device).eval()
@@ -40,11 +44,20 @@ def load_codec(path: Path, device: torch.device) -> Codec:
 def encode_data(spec_path: Path, images: Path, autoencoder: Path, folder: Path) -> Path:
     """Encode the images that the run of `spec_path` is to train on; returns the manifest's path."""
     spec, data = read_spec(spec_path), PreparedData(images.parent)
+    if spec.generation is None or spec.generation.latents is None:
+        raise UserError(f"{spec_path}: generation.latents: not set; this run trains on images as they are")
     if data.fingerprint != (wanted := data_fingerprint(spec.data)):
         raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     return encode(data, load_codec(autoencoder, device), latents_fingerprint(spec), folder, device)
+
+
+def tokenizer_of(spec: RunSpec, path: Path) -> str:
+    """The name of a run's tokenizer. Raises: UserError if it reads no tokens."""
+    if not isinstance(spec.task, AutoregressiveTextSpec):
+        raise UserError(f"{path}: task {spec.task.name} reads no tokens, so it has no tokenizer")
+    return spec.task.tokenizer
 
 
 def make_tokenizer(spec_path: Path, source: Path, output: Path) -> Path:
@@ -55,7 +68,7 @@ def make_tokenizer(spec_path: Path, source: Path, output: Path) -> Path:
     """
     from dblocks.data.vocabulary import Vocabulary, train_vocabulary
 
-    name = read_spec(spec_path).task.tokenizer
+    name = tokenizer_of(read_spec(spec_path), spec_path)
     if name.startswith("bpe"):
         return train_vocabulary(PreparedData(source.parent), int(name.removeprefix("bpe")), output)
     path = weights_path(source)
@@ -69,6 +82,7 @@ def tokenize_data(spec_path: Path, text: Path, folder: Path) -> Path:
     from dblocks.data.tokens import tokenize
 
     spec, data = read_spec(spec_path), PreparedData(text.parent)
+    name = tokenizer_of(spec, spec_path)
     if data.fingerprint != (wanted := data_fingerprint(spec.data)):
         raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
-    return tokenize(data, spec.task.tokenizer, tokens_fingerprint(spec), folder, progress=True)
+    return tokenize(data, name, tokens_fingerprint(spec), folder, progress=True)

@@ -2,9 +2,12 @@
 
 
 class UserError(Exception):
-    """Bad input. The command line prints its message as one line and exits with status 2."""
+    """Bad input. The command line prints its message, always one line, and exits with status 2."""
 
     exit_code = 2
+
+    def __init__(self, message: object):
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 class TrainingFailed(UserError):

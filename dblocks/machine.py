@@ -30,6 +30,26 @@ def pick_device(compute: ComputeSpec) -> torch.device:
     return torch.device(compute.device)
 
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+FIXED_WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS gives the same bits again; the second is smaller and slower
+
+
+def set_up(compute: ComputeSpec) -> torch.device:
+    """Make this process compute as a spec says: its threads, determinism, device; returns the last.
+
+    Raises: UserError if it wants CUDA and there is none, or the environment rules determinism out.
+    """
+    # cuBLAS reads it when it is first used, so it must be there before; without, torch stops at the first product
+    if compute.deterministic and os.environ.setdefault(CUBLAS, FIXED_WORKSPACES[0]) not in FIXED_WORKSPACES:
+        raise UserError(
+            f"{CUBLAS}: '{os.environ[CUBLAS]}' lets CUDA give other bits each time, and compute.deterministic is "
+            f"wanted; unset it, or set {' or '.join(FIXED_WORKSPACES)}"
+        )
+    torch.set_num_threads(compute.threads)
+    torch.use_deterministic_algorithms(compute.deterministic)
+    return pick_device(compute)
+
+
 def autocast(compute: ComputeSpec, device: torch.device) -> torch.autocast:
     """bf16 autocast where the spec, or by default the device, wants it."""
     bf16 = compute.precision == "bf16" or (compute.precision == "auto" and device.type == "cuda")

@@ -228,7 +228,16 @@ class Plan:
 
     def write(self) -> None:
         """Write every run's spec.json and measurement's request.json where it is not there yet (its folder's name is
-        its content's hash), and every table's plan where it is another than the last one."""
+        its content's hash), and every table's plan where it is another than the last one.
+
+        Raises: UserError if the results' directory cannot be written.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise UserError(f"--config results_dir: {self.root} cannot be written ({error.strerror})") from error
+
+    def _write(self) -> None:
         for name, request in self.measurements.items():
             path = self.measurement(name).with_name(REQUEST)
             if not path.exists():

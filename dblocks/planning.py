@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from dblocks.config import CONFIG_DIR, CommandLine, first_error, load_experiments, load_scales, needed_specs, resolve
+from dblocks.budget import total_steps
+from dblocks.claims import load_claims
+from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, needed_specs, place_of, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
-from dblocks.identity import identity
+from dblocks.identity import data_fingerprint, identity
 from dblocks.measure.request import make_request
 from dblocks.plan import Plan
+from dblocks.reading import first_error
 from dblocks.spec import RunSpec
-from dblocks.tables import load_tables
+from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB
 
 DAY_OF_GPU_MINUTES = 24 * 60
@@ -27,7 +31,9 @@ def parse_command_line(config: dict) -> CommandLine:
     try:
         line = CommandLine.model_validate(config)
     except ValidationError as error:
-        raise UserError(f"--config {first_error(error)}; known keys: {', '.join(CommandLine.model_fields)}") from error
+        unknown = any(detail["type"] == "extra_forbidden" for detail in error.errors())
+        known_keys = f"; known keys: {', '.join(CommandLine.model_fields)}" if unknown else ""
+        raise UserError(f"--config {first_error(error)}{known_keys}") from error
     known = [*DATASETS, *FROM_HUB]
     for name in line.skip:
         if name not in known:
@@ -55,7 +61,10 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     """
     command_line = parse_command_line(config)
     tables = load_tables(config_dir)
-    check_everything(config_dir)
+    check_everything(tables, config_dir)
+    for name in command_line.override_runs:
+        if name not in (experiments := load_experiments(config_dir)):
+            raise UserError(f"--config override_runs: no experiment '{name}'; there are {', '.join(experiments)}")
     runs: dict[str, list[RunSpec]] = {}
     run_of: dict[str, str] = {}
     name_of: dict[str, str] = {}
@@ -64,11 +73,13 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
         for row_run in table.runs:
             if row_run in run_of or row_run in skipped:
                 continue
-            spec = resolve(row_run, command_line.scale, 0, command_line.overrides(row_run), config_dir)
+            overrides = command_line.overrides(row_run)
+            spec = resolve(row_run, command_line.scale, 0, overrides, config_dir)
             lacking = [name for name in cannot_do_without(spec) if name in command_line.skip]
             if lacking:
                 skipped[row_run] = lacking[0]
                 continue
+            check_run(spec, place_of(row_run, command_line.scale, overrides, config_dir))
             key = identity(spec)
             run = name_of.setdefault(key, f"{spec.experiment}-{spec.variant}-{key[:8]}")
             run_of[row_run] = run
@@ -89,9 +100,20 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements)
 
 
-def check_everything(config_dir: Path = CONFIG_DIR) -> None:
-    """Resolve every variant of every experiment at every scale."""
+def check_everything(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> None:
+    """Resolve every variant of every experiment at every scale, and every claim."""
     for name, experiment in load_experiments(config_dir).items():
         for variant in experiment.variants:
             for scale in load_scales(config_dir):
-                resolve(f"{name}/{variant}", scale, config_dir=config_dir)
+                run = f"{name}/{variant}"
+                check_run(resolve(run, scale, config_dir=config_dir), place_of(run, scale, None, config_dir))
+    load_claims(tables, config_dir)
+
+
+def check_run(spec: RunSpec, place: str) -> None:
+    """Raises: UserError if a run's data is not there, or has no step to take, since one batch is more than it."""
+    try:
+        data_fingerprint(spec.data)
+        total_steps(spec)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error

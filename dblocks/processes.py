@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from dblocks.spec import RunSpec
 
 
+def started() -> int:
+    """How many processes torchrun started; 1 without it.
+
+    Raises: UserError if WORLD_SIZE is no number.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if not count.isdecimal() or int(count) < 1:
+        raise UserError(f"WORLD_SIZE: '{count}' is no number of processes; unset it, torchrun sets it itself")
+    return int(count)
+
+
 def start_together(count: int, arguments: Sequence[str]) -> None:
     """Where `count` processes are wanted and this is a lone one: become torchrun, which starts them as
     `python -m dblocks <arguments>`."""
@@ -29,18 +40,25 @@ def start_together(count: int, arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, *launcher, *arguments])
 
 
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
 @contextlib.contextmanager
 def joined(spec: RunSpec) -> Iterator[None]:
     """Be one of the processes that train `spec` while the block runs.
 
     Raises: UserError if there are not as many as it wants.
     """
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    count = started()
     if spec.compute.gpus == 1 and count == 1:
         yield
         return
     if count != spec.compute.gpus:
-        raise UserError(f"compute.gpus: {spec.compute.gpus} are wanted, torchrun started {count} processes")
+        raise UserError(
+            f"compute.gpus: {spec.compute.gpus} are wanted, torchrun started {count} processes (WORLD_SIZE)"
+        )
+    if missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]:
+        raise UserError(f"{missing[0]}: not set, WORLD_SIZE is; unset that, or start the processes by torchrun")
     import torch
     from torch import distributed
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from dblocks.config import first_error
 from dblocks.data.files import write_atomically
 from dblocks.errors import TrainingFailed, UserError
+from dblocks.reading import first_error
 from dblocks.spec import DataSpec, Part, RunSpec
 
 RECORD, BLOCK = "record.json", "block.json"

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
-from dblocks.config import read_json
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.identity import identity, run_name, training_fingerprint
 from dblocks.owner import owned
+from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
@@ -72,16 +72,12 @@ def execute(
 
 def assist(spec: RunSpec, folder: Path, data_folder: Path) -> Path:
     """The part of a process that is not the first: to train along, if there is something to train."""
-    import torch
-
     from dblocks.build import build
-    from dblocks.machine import pick_device
+    from dblocks.machine import set_up
     from dblocks.training import Trainer
 
     if processes.same_for_all(False):
-        device = pick_device(spec.compute)
-        torch.set_num_threads(spec.compute.threads)
-        torch.use_deterministic_algorithms(spec.compute.deterministic)
+        device = set_up(spec.compute)
         method, _ = build(spec, PreparedData(data_folder), device)
         Trainer(spec, method, total_steps(spec), folder, device).run()
     return folder / RECORD
@@ -123,14 +119,20 @@ def _execute(
 def remembered_failure(folder: Path) -> Iterator[None]:
     """Write down a failure that would repeat, and end at once with the same line until that is removed."""
     if (folder / FAILED).exists():
-        raise TrainingFailed(
-            f"{json.loads((folder / FAILED).read_text())['error']} (remove {folder / FAILED} to try again)"
-        )
+        raise TrainingFailed(f"{failure(folder / FAILED)} (remove {folder / FAILED} to try again)")
     try:
         yield
     except TrainingFailed as error:
         write_atomically(folder / FAILED, json.dumps({"error": str(error)}) + "\n")
         raise
+
+
+def failure(path: Path) -> str:
+    """What a failed.json says; of a broken one, that it is there."""
+    try:
+        return str(json.loads(path.read_text())["error"])
+    except (ValueError, KeyError, TypeError):
+        return "it failed before, and what was written of it cannot be read"
 
 
 def finished(folder: Path, given: set[str]) -> bool:
@@ -158,16 +160,12 @@ def train_and_evaluate(
     needs: dict[str, Path],
 ) -> Record:
     """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
-    import torch
-
     from dblocks.build import build
-    from dblocks.machine import autocast, describe, peak_memory, pick_device
+    from dblocks.machine import autocast, describe, peak_memory, set_up
     from dblocks.needs import Needs
 
     check_data(spec, data)
-    device = pick_device(spec.compute)
-    torch.set_num_threads(spec.compute.threads)
-    torch.use_deterministic_algorithms(spec.compute.deterministic)
+    device = set_up(spec.compute)
     own = Needs(needs, folder, on_progress=lambda: setattr(attempt, "progress", True))
     method, task = build(spec, data, device, own)
     was_trained = any(folder.glob("weights-*.pt"))
@@ -229,7 +227,7 @@ def trained_weights(
     Returns: their file, and the seconds of training over all attempts.
     """
     from dblocks.block_run import join_blocks
-    from dblocks.checkpoint import load_verified, save_verified
+    from dblocks.checkpoint import load_verified, load_weights, save_verified
     from dblocks.training import Trainer
 
     found = sorted(folder.glob("weights-*.pt"))
@@ -244,9 +242,9 @@ def trained_weights(
         found = [save_verified(folder, "weights", {"network": trainer.final_weights()})]
     try:
         state = load_verified(found[0])
+        load_weights(method.network, state, found[0])
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
-    method.network.load_state_dict(state["network"])
     return found[0], read_log(folder / "log.jsonl")[-1]["seconds"]
 
 

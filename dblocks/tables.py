@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dblocks.config import CONFIG_DIR, load_experiments, read_yaml
+from dblocks.config import CONFIG_DIR, load_experiments
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
 from dblocks.published import Published, Source
+from dblocks.reading import read_yaml
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
@@ -136,6 +137,8 @@ class Table(Part):
     @model_validator(mode="after")
     def _names_fit(self):
         metrics = {column.metric for column in self.columns}
+        if len(metrics) < len(self.columns):
+            raise ValueError("two columns have the same metric")
         for row in self.rows:
             published = {metric for there in row.published.values() for metric in there.values}
             for origin, values in (("paper", set(row.paper)), ("published", published), ("read", set(row.reads))):
@@ -147,6 +150,10 @@ class Table(Part):
                 raise ValueError(f"row '{row.row}': published {sorted(unknown)} is none of the table's sources")
             if unknown := set(row.reads) - metrics:
                 raise ValueError(f"row '{row.row}': reads {sorted(unknown)}, which is no column")
+            for heading, words in row.facts.items():
+                _fits(f"row '{row.row}': facts.{heading}", words, dataset="", metric="")
+            for there in (column.substitute for column in (*self.columns, *row.reads.values())):
+                _fits(f"row '{row.row}': substitute.label", there.label if there else "", dataset="")
             if not row.runs and row.measurement is None:
                 raise ValueError(f"row '{row.row}': needs run or measurement")
         if self.figure and (unknown := set(self.figure.parts) - metrics):
@@ -175,7 +182,18 @@ def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
             if row.measurement is not None and row.measurement not in load_measurements(config_dir):
                 raise UserError(f"{path}: row '{row.row}': '{row.measurement}' is not in config/measurements.yaml")
         tables[table.table] = table
+    if not tables:
+        raise UserError(f"{config_dir / 'tables'}: no table in it")
     return tables
+
+
+def _fits(field: str, words: str, **known: str) -> None:
+    """Raises: ValueError if `words` has braces around something else than what is `known`."""
+    try:
+        words.format(**known)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        braces = " and ".join(f"{{{name}}}" for name in known)
+        raise ValueError(f"{field}: '{words}' may have {braces} in it and no other braces") from error
 
 
 def _natural(path: Path) -> tuple[str, int]:

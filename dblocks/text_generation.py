@@ -27,12 +27,19 @@ class TextPredictor:
     nll_name: str = "ce"
 
 
+def running_sum(values: Tensor) -> Tensor:
+    """Sums [N, K] over each row up to each place. CUDA's promise no bits, so the CPU has them where bits are wanted."""
+    if values.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return values.cpu().cumsum(dim=-1).to(values.device)
+    return values.cumsum(dim=-1)
+
+
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
     """Probabilities [N, K], float64, of the fewest likeliest tokens that hold `top_p` together (Holtzman et al. 2020);
     the others have none."""
     probabilities = logits.double().softmax(dim=-1)
     ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
+    before = running_sum(ordered) - ordered
     kept = torch.where(before < top_p, ordered, 0.0)
     kept = torch.zeros_like(probabilities).scatter(-1, places, kept)
     return kept / kept.sum(dim=-1, keepdim=True)
@@ -40,7 +47,7 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 def sample_nucleus(logits: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
     """A token [N] from each row of logits [N, K]; by inversion in float64, one number a row."""
-    cumulative = nucleus(logits, top_p).cumsum(dim=-1)
+    cumulative = running_sum(nucleus(logits, top_p))
     draws = torch.rand(len(logits), 1, generator=generator, device=logits.device, dtype=torch.float64)
     # a token without mass is never first above a draw; rounding can leave the whole a little below 1
     return (

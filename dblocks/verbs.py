@@ -161,13 +161,15 @@ def schema(options: argparse.Namespace) -> None:
 
 def doctor(options: argparse.Namespace) -> None:
     """Say what is here, what is missing for which table, and what the plan costs."""
-    import yaml
-
     from dblocks.doctor import report
     from dblocks.planning import make_plan
+    from dblocks.reading import parse_yaml
 
-    pairs = (pair.partition("=") for pair in options.config)
-    text, complete = report(make_plan({key: yaml.safe_load(value) for key, _, value in pairs}))
+    try:
+        config = {key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.config)}
+    except ValueError as error:
+        raise UserError(f"--config: {error}") from error
+    text, complete = report(make_plan(config))
     print(text)
     if not complete:
         raise UserError("something is missing, see above")

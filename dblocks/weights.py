@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dblocks.data.files import check_disk, one_line, sha256_of, write_atomically
+from dblocks.data.files import check_disk, expanded, one_line, sha256_of, write_atomically
 from dblocks.data.origins import WEIGHTS, RemoteFile
 from dblocks.errors import UserError
 
@@ -46,7 +46,7 @@ def provide(name: str, data_dir: Path, manifest: Path) -> Path:
     providers |= dict.fromkeys(FROM_HUB, _from_hub)
     if name not in providers:
         raise UserError(f"weights: no '{name}'; there are {', '.join(providers)}")
-    path = providers[name](data_dir.expanduser() / name).resolve()
+    path = providers[name](expanded(data_dir, "data_dir") / name).resolve()
     content = {"name": name, "path": str(path), "sha256": checksum(path)}
     write_atomically(manifest, json.dumps(content, indent=1) + "\n")
     return manifest
@@ -58,7 +58,7 @@ def read_manifest(manifest: Path) -> Manifest:
         content = json.loads(manifest.read_text())
         path, expected = Path(content["path"]), content["sha256"]
         found = checksum(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{manifest}: what it names cannot be read ({one_line(error)}); remove it to look again"
         ) from error
@@ -96,14 +96,17 @@ def missing_files(folder: Path) -> list[str]:
         return missing + ([] if (folder / "model.safetensors").is_file() else ["model.safetensors"])
     try:
         shards = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError) as error:
+        outside = [shard for shard in shards if Path(shard).name != shard]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: not an index of weights ({one_line(error)}); get it again") from error
+    if outside:  # the checksum is over the folder's files alone
+        raise UserError(f"{index}: '{min(outside)}' is no file beside it; get it again")
     return missing + sorted(shard for shard in shards if not (folder / shard).is_file())
 
 
 def check_gate(name: str, data_dir: Path) -> None:
     """Raises: UserError if only a person can bring the weights `name` and they are not there, with ways to go on."""
-    about, folder = WEIGHTS[name], data_dir.expanduser() / name
+    about, folder = WEIGHTS[name], expanded(data_dir, "data_dir") / name
     if about.gate == "manual" and (missing := missing_files(folder)):
         raise UserError(
             f"weights {name}: {about.licence}; then put {', '.join(missing)} into {folder} "

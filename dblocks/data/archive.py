@@ -12,6 +12,7 @@ import numpy as np
 from dblocks.data.files import digest_of, one_line
 from dblocks.data.origins import RemoteFile
 from dblocks.data.registry import ArchiveLayout, ImageDataset
+from dblocks.data.text import BROKEN
 from dblocks.errors import UserError
 
 # All that the pickle of a numpy array names. Python 2's numpy wrote `numpy.core`, newer ones `numpy._core`.
@@ -72,7 +73,7 @@ def _read_members(path: Path, layout: ArchiveLayout) -> dict[str, bytes]:
             for member in tar:
                 if member.name in wanted and member.isfile():
                     found[member.name] = tar.extractfile(member).read()
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not a whole .tar.gz ({one_line(error)}); fetch it again") from error
     if missing := sorted(wanted - found.keys()):
         raise UserError(f"{path}: has no member {missing[0]}; it must be the official python archive")

@@ -31,6 +31,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     os.replace(temporary, path)
 
 
+def expanded(path: Path | str, field: str) -> Path:
+    """The path with ~ replaced by the home directory.
+
+    Raises: UserError naming the `field` it was given in if there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{field}: '{path}': there is no such home directory") from error
+
+
 def one_line(error: BaseException) -> str:
     """The message of any exception, short and on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -60,8 +71,11 @@ def check_disk(folder: Path, needed: int) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to write into; it takes the place of `folder` only if no error occurs.
 
-    Raises: UserError naming `folder` if the operating system refuses to write (disk full, no permission).
+    Raises: UserError naming `folder` if the operating system refuses to write (disk full, no permission), or if
+        something lies there that no preparation wrote: it would be lost.
     """
+    if folder.is_dir() and (foreign := [path for path in sorted(folder.iterdir()) if not _is_prepared(path)]):
+        raise UserError(f"{folder}: holds {foreign[0].name}, which is no prepared data and would be lost; give another")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
@@ -75,3 +89,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: preparation failed ({one_line(error)}); nothing is left of it") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_prepared(path: Path) -> bool:
+    """Whether a preparation, or a workflow engine, may have left this file in a prepared folder."""
+    return path.is_file() and (path.name.startswith(".") or path.suffix in (".npy", ".npz", ".json"))

@@ -41,10 +41,16 @@ def items(info: ImageDataset, source: Source, split: str) -> Iterator[Item]:
     part = "train" if split == "train" else {"folders": "val", "parquet": "validation"}[source.kind]
     if source.kind == "parquet":
         for path in whole_shards(source.path, part):
+            count = 0
             for batch in parquet_batches(path, ("image", info.label_column)):
                 columns = (batch["image"].to_pylist(), batch[info.label_column].to_pylist())
-                for i, (image, label) in enumerate(zip(*columns, strict=True)):
-                    yield image["bytes"], label, f"{path}, image {i}"
+                for image, label in zip(*columns, strict=True):
+                    where, count = f"{path}, image {count}", count + 1
+                    content = image.get("bytes") if isinstance(image, dict) else None
+                    # what has a path alone is not looked for: it would be a file of whoever reads this
+                    if not isinstance(content, bytes) or not isinstance(label, int):
+                        raise UserError(f"{where}: must have the image file's bytes and an integer label")
+                    yield content, label, where
         return
     classes = sorted(path for path in (source.path / part).iterdir() if path.is_dir())
     if len(classes) != info.num_classes:

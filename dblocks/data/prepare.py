@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dblocks.data.files import check_disk, whole_folder
+from dblocks.data.files import check_disk, expanded, whole_folder
 from dblocks.data.prepared import MANIFEST, write_manifest
 from dblocks.data.registry import Dataset, ImageDataset, TextDataset, dataset
 from dblocks.data.sources import Source, checked_title, find_source, fingerprint, require_source, text_files
@@ -84,7 +84,7 @@ def prepare(
     """
     info = dataset(name) if isinstance(name, str) else name
     folder = Path(folder)
-    source = _source(info, None if data_dir is None else Path(data_dir).expanduser(), path, download)
+    source = _source(info, None if data_dir is None else expanded(data_dir, "data_dir"), path, download)
     check_disk(folder, _room(info, source))
     with whole_folder(folder) as partial:
         if isinstance(info, ImageDataset):
@@ -99,7 +99,7 @@ def _source(info: Dataset, data_dir: Path | None, path: Path | None, download: b
         if path is None:
             raise UserError(f"data.path: not set; {info.name} needs a text file or a folder of .txt files")
         text_files(path)  # there, or an error
-        return Source("text", Path(path).expanduser())
+        return Source("text", expanded(path, "data.path"))
     if path is not None:
         raise UserError(f"data.path: {info.name} is read from data_dir; only general data sets take a path")
     if download and data_dir is not None and find_source(info, data_dir) is None:

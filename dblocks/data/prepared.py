@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dblocks.data.files import readable, sha256_of, write_atomically
+from dblocks.data.files import one_line, readable, sha256_of, write_atomically
 from dblocks.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -97,9 +97,11 @@ class PreparedData:
             self.manifest: dict[str, Any] = json.loads(path.read_text())
             self.name, self.fingerprint = self.manifest["name"], self.manifest["fingerprint"]
             self.entries = self.manifest["arrays"]
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(isinstance(entry["sha256"], str) for entry in self.entries.values()):
+                raise TypeError("a checksum is no text")
+            self.facts: dict[str, Any] = self.manifest.get("facts", {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a manifest ({error!r}); remove the folder to prepare it again") from error
-        self.facts: dict[str, Any] = self.manifest.get("facts", {})
 
     def array(self, key: str) -> np.ndarray:
         """The array `key`, memory-mapped read-only."""
@@ -118,7 +120,12 @@ class PreparedData:
                 f"{path}: sha256 is {found[:16]}…, the manifest says {entry['sha256'][:16]}… (truncated or changed); "
                 f"remove {self.folder} to prepare it again"
             )
-        return np.load(path, mmap_mode="r")
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: not an array of plain numbers ({one_line(error)}); remove {self.folder}"
+            ) from error
 
     def checksum(self) -> str:
         """One checksum over all arrays, for the record."""

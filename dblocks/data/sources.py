@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dblocks.data.files import readable, sha256_of, write_atomically
+from dblocks.data.files import expanded, readable, sha256_of, write_atomically
 from dblocks.data.registry import DATASETS, Dataset, ImageDataset, dataset
 from dblocks.errors import UserError
 
@@ -144,7 +144,7 @@ def availability(name: str | Dataset, data_dir: Path | None, path: Path | None =
     """
     info = dataset(name) if isinstance(name, str) else name
     if info.fingerprint is None:
-        if path is not None and Path(path).expanduser().exists():
+        if path is not None and expanded(path, "data.path").exists():
             return Availability("found", str(path))
         return Availability("needs a person", f"set data.path to a file or folder of text; now {path}")
     source = find_source(info, data_dir)
@@ -161,7 +161,7 @@ def text_files(path: Path) -> list[Path]:
 
     Raises: UserError if there is none.
     """
-    path = Path(path).expanduser()
+    path = expanded(path, "data.path")
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(TEXT_SUFFIXES))
         if not files:
@@ -187,10 +187,12 @@ def fingerprint(
     if info.fingerprint is not None:
         if path is not None:
             raise UserError(f"data.path: {info.name} is read from data_dir; only general data sets take a path")
+        if title is not None and title != info.name:
+            checked_title(Path(), title)  # records show it in the name's place
         return info.fingerprint
     if path is None:
         raise UserError(f"data.path: not set; {info.name} needs a text file or a folder of .txt files")
-    path = Path(path).expanduser()
+    path = expanded(path, "data.path")
     return f"{checked_title(path, title)}-{_content(path, cache or _default_cache())}"
 
 
@@ -216,7 +218,7 @@ def _content(path: Path, cache: Path) -> str:
 
 def characters_in(path: Path, cache: Path | None = None) -> int:
     """How many characters a user's text has once it is cleaned; counted once, as its checksum is taken once."""
-    path = Path(path).expanduser()
+    path = expanded(path, "data.path")
     # one text: the cleaned files are joined by a space, so they are counted together
     files = text_files(path)
     name = ":characters" if len(files) == 1 else f":characters in {_content(path, cache or _default_cache())}"

@@ -33,7 +33,11 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
                 if len(names) != 1:
                     raise UserError(f"{path}: holds {len(names)} files; must be one")
-                yield stack.enter_context(archive.open(names[0]))
+                try:
+                    file = archive.open(names[0])
+                except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed as Python does not know
+                    raise ValueError(error) from error
+                yield stack.enter_context(file)
             else:
                 opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
                 yield stack.enter_context(opener(path, "rb"))

@@ -21,6 +21,7 @@ from dblocks.data.archive import verify
 from dblocks.data.files import one_line
 from dblocks.data.images import decode_image
 from dblocks.data.registry import ImageDataset
+from dblocks.data.text import BROKEN
 from dblocks.errors import UserError
 
 CLASSES, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
@@ -38,7 +39,7 @@ class Layout:
             raise UserError(f"{self.where}: no {name}; it must hold Tiny-ImageNet's original layout")
         try:
             return self._read(name)
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
+        except (*BROKEN, zipfile.LargeZipFile, RuntimeError) as error:  # the last: encrypted
             raise UserError(f"{self.where}: {name} cannot be read ({one_line(error)}); get it again") from error
 
     def lines(self, name: str) -> list[list[str]]:
@@ -61,7 +62,7 @@ def open_layout(path: Path, info: ImageDataset) -> Iterator[Layout]:
     verify(path, info.origin.archive)
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not a whole zip ({one_line(error)}); get it again") from error
     with archive:
         top = f"{info.original}/"

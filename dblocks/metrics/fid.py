@@ -6,6 +6,7 @@ substitute's, which only shows trends. Images are uint8 [N, C, H, W]; features [
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dblocks.checkpoint import read_tensors
 from dblocks.data.files import sha256_of
 from dblocks.errors import UserError
 from dblocks.metrics.torchvision_import import ensure_torchvision
@@ -46,7 +48,8 @@ class FeatureSet:
 def inception(weights: Path, device: torch.device) -> Extractor:
     """torch-fidelity's Inception 2015, 2,048 features after the last pooling.
 
-    Raises: UserError if the weights are not the published ones, by the checksum in their file's name.
+    Raises: UserError if the weights are not the published ones, by the checksum in their file's name (eight digits,
+        which someone who wants to can meet), or hold anything else than tensors.
     """
     digest = sha256_of(weights)
     if not digest.startswith(INCEPTION_SHA256):
@@ -56,12 +59,23 @@ def inception(weights: Path, device: torch.device) -> Extractor:
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(weights)).to(device).eval()
+    # torch-fidelity unpickles whatever its file holds: it is handed one that was written here, of tensors alone
+    tensors = io.BytesIO()
+    torch.save(_tensors_of(weights), tensors)
+    tensors.seek(0)
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], tensors).to(device).eval()
 
     def features(images: Tensor) -> Tensor:
         return network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)[0]
 
     return Extractor("", f"Inception 2015 ({digest[:8]})", features, device)
+
+
+def _tensors_of(weights: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(weights.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{weights}: {error}; get it again") from error
 
 
 @torch.no_grad()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dblocks.cells import Cell, table_cells
 from dblocks.claims import TablePlan, Verdict, judge, load_claims
-from dblocks.config import CONFIG_DIR, CommandLine, load_scales, read_yaml, resolve
+from dblocks.config import CONFIG_DIR, CommandLine, load_scales, resolve
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.measure.request import MEASUREMENT, make_request
+from dblocks.reading import read_yaml
 from dblocks.record import RECORD, Record, read_record
 from dblocks.report.table_files import write_table
 from dblocks.tables import load_tables

@@ -79,6 +79,12 @@ class TrainingSpec(Part):
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         return self
 
+    @model_validator(mode="after")
+    def _betas_average(self):
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} must both be at least 0 and below 1")
+        return self
+
 
 class ComputeSpec(Part):
     """Where and how it is computed; part of the identity since the bits depend on it."""

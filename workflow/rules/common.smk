@@ -19,7 +19,7 @@ ROOT = str(PLAN.root)
 
 if workflow.is_main_process:
     print(PLAN.first_line(), file=sys.stderr)
-PLAN.write()
+or_stop(PLAN.write)
 PLAN.export_environment(workflow.basedir)
 
 
