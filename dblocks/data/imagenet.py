@@ -42,8 +42,7 @@ def items(info: ImageDataset, source: Source, split: str) -> Iterator[Item]:
     if source.kind == "parquet":
         for path in whole_shards(source.path, part):
             count = 0
-            for batch in parquet_batches(path, ("image", info.label_column)):
-                columns = (batch["image"].to_pylist(), batch[info.label_column].to_pylist())
+            for columns in parquet_batches(path, ("image", info.label_column)):
                 for image, label in zip(*columns, strict=True):
                     where, count = f"{path}, image {count}", count + 1
                     content = image.get("bytes") if isinstance(image, dict) else None

@@ -14,6 +14,7 @@ import numpy as np
 
 from dblocks.data.archive import load_archive
 from dblocks.data.files import one_line
+from dblocks.data.prepared import read_array
 from dblocks.data.registry import ImageDataset
 from dblocks.data.sources import NPY_FILES, Source, parquet_shards
 from dblocks.errors import UserError
@@ -92,10 +93,7 @@ def load_npy(folder: Path, info: ImageDataset) -> dict[str, np.ndarray]:
         path = folder / file
         if not path.is_file():
             raise UserError(f"{path}: missing; the folder must hold all of {', '.join(NPY_FILES)}")
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: not a whole .npy array of plain numbers ({one_line(error)})") from error
+        array = read_array(path, "get it again")
         if file.endswith("_images.npy"):
             if array.ndim != 4:
                 raise UserError(f"{path}: shape is {list(array.shape)}, must be [N, height, width, channels]")
@@ -146,11 +144,11 @@ def _rows(shards: list[Path], columns: tuple[str, ...]) -> Iterator[tuple]:
     """The values of `columns` of each row, and the file."""
     for path in shards:
         for batch in parquet_batches(path, columns):
-            yield from ((*row, path) for row in zip(*(batch[c].to_pylist() for c in columns), strict=True))
+            yield from ((*row, path) for row in zip(*batch, strict=True))
 
 
-def parquet_batches(path: Path, columns: tuple[str, ...]) -> Iterator:
-    """pyarrow record batches of some columns of a parquet file.
+def parquet_batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[list]]:
+    """The values of some columns of a parquet file, in pieces of some rows.
 
     Raises: UserError if the file is broken or lacks a column.
     """
@@ -162,8 +160,9 @@ def parquet_batches(path: Path, columns: tuple[str, ...]) -> Iterator:
             names = file.schema_arrow.names
             if missing := [c for c in columns if c not in names]:
                 raise UserError(f"{path}: no column `{missing[0]}`; it has {', '.join(names)}")
-            yield from file.iter_batches(batch_size=1000, columns=list(columns))
-    except (OSError, pa.ArrowException) as error:
+            for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
+                yield [batch[column].to_pylist() for column in columns]
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole parquet file ({one_line(error)}); fetch it again") from error
 
 

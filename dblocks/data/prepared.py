@@ -42,6 +42,17 @@ def write_manifest(folder: Path, name: str, fingerprint: str, source: str, facts
     return folder / MANIFEST
 
 
+def read_array(path: Path, remedy: str) -> np.ndarray:
+    """A .npy file, memory-mapped read-only; pickles are not read.
+
+    Raises: UserError naming it, with what to do, if it is not whole or not of plain numbers.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy has the header parsed by Python, which has errors of its own
+        raise UserError(f"{path}: not a whole .npy array of plain numbers ({one_line(error)}); {remedy}") from error
+
+
 class NpyWriter:
     """Writes a one-dimensional .npy file piece by piece; its length need not be known beforehand.
 
@@ -97,8 +108,9 @@ class PreparedData:
             self.manifest: dict[str, Any] = json.loads(path.read_text())
             self.name, self.fingerprint = self.manifest["name"], self.manifest["fingerprint"]
             self.entries = self.manifest["arrays"]
-            if not all(isinstance(entry["sha256"], str) for entry in self.entries.values()):
-                raise TypeError("a checksum is no text")
+            for key, entry in self.entries.items():
+                if not (isinstance(entry["sha256"], str) and isinstance(entry.get("bytes", 0), int)):
+                    raise TypeError(f"{key}: sha256 must be text, bytes a number")
             self.facts: dict[str, Any] = self.manifest.get("facts", {})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a manifest ({error!r}); remove the folder to prepare it again") from error
@@ -120,12 +132,7 @@ class PreparedData:
                 f"{path}: sha256 is {found[:16]}…, the manifest says {entry['sha256'][:16]}… (truncated or changed); "
                 f"remove {self.folder} to prepare it again"
             )
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: not an array of plain numbers ({one_line(error)}); remove {self.folder}"
-            ) from error
+        return read_array(path, f"remove {self.folder} to prepare it again")
 
     def checksum(self) -> str:
         """One checksum over all arrays, for the record."""

@@ -126,8 +126,10 @@ def _from_parquet(info: TextDataset, folder: Path) -> Iterator[Record]:
     has_test = bool(parquet_shards(folder, "test"))
     for part in ("train", "test") if has_test else ("train",):
         for path in whole_shards(folder, part):
-            for batch in parquet_batches(path, ("text",)):
-                texts = (text.encode() for text in batch["text"].to_pylist() if text is not None)
+            for (column,) in parquet_batches(path, ("text",)):
+                if not all(text is None or isinstance(text, str) for text in column):
+                    raise UserError(f"{path}: column `text` holds something else than text")
+                texts = (text.encode() for text in column if text is not None)
                 yield from _in_part(part if has_test else None, texts)
 
 
@@ -144,7 +146,7 @@ def _from_lm1b_archive(path: Path) -> Iterator[Record]:
                 part = folders.get(folder.rpartition("/")[2])
                 if part and member.isfile() and name.startswith("news.en"):
                     yield from _in_part(part, sentences(tar.extractfile(member), f"{path}, {name}"))
-    except BROKEN as error:
+    except (*BROKEN, TypeError) as error:  # the last: a gzip's header that ends too early
         raise UserError(f"{path}: not a whole .tar.gz ({one_line(error)}); fetch it again") from error
 
 

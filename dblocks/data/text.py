@@ -29,20 +29,27 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
     try:
         with contextlib.ExitStack() as stack:
             if path.suffix == ".zip":
-                archive = stack.enter_context(zipfile.ZipFile(path))
-                names = [name for name in archive.namelist() if not name.endswith("/")]
-                if len(names) != 1:
-                    raise UserError(f"{path}: holds {len(names)} files; must be one")
-                try:
-                    file = archive.open(names[0])
-                except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed as Python does not know
-                    raise ValueError(error) from error
-                yield stack.enter_context(file)
+                yield stack.enter_context(_only_member(path))
             else:
                 opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
                 yield stack.enter_context(opener(path, "rb"))
     except BROKEN as error:
         raise UserError(f"{path}: cannot be read to its end ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _only_member(path: Path) -> Iterator[BinaryIO]:
+    """The one file in a zip, read without unpacking."""
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(names) != 1:
+                raise UserError(f"{path}: holds {len(names)} files; must be one")
+            file = stack.enter_context(archive.open(names[0]))
+        except RuntimeError as error:  # encrypted, or packed as Python does not know
+            raise ValueError(error) from error
+        yield file
 
 
 def chunks(files: list[Path]) -> Iterator[bytes]:

@@ -21,10 +21,11 @@ from dblocks.data.archive import verify
 from dblocks.data.files import one_line
 from dblocks.data.images import decode_image
 from dblocks.data.registry import ImageDataset
-from dblocks.data.text import BROKEN
+from dblocks.data.text import BROKEN as BROKEN_FILE
 from dblocks.errors import UserError
 
 CLASSES, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
+BROKEN = (*BROKEN_FILE, RuntimeError)  # the last: a zip that is encrypted, or packed as Python does not know
 
 
 class Layout:
@@ -39,7 +40,7 @@ class Layout:
             raise UserError(f"{self.where}: no {name}; it must hold Tiny-ImageNet's original layout")
         try:
             return self._read(name)
-        except (*BROKEN, zipfile.LargeZipFile, RuntimeError) as error:  # the last: encrypted
+        except BROKEN as error:
             raise UserError(f"{self.where}: {name} cannot be read ({one_line(error)}); get it again") from error
 
     def lines(self, name: str) -> list[list[str]]:

@@ -17,9 +17,9 @@ PLAN = or_stop(make_plan, config)
 
 ROOT = str(PLAN.root)
 
+or_stop(PLAN.write)
 if workflow.is_main_process:
     print(PLAN.first_line(), file=sys.stderr)
-or_stop(PLAN.write)
 PLAN.export_environment(workflow.basedir)
 
 
