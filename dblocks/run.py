@@ -245,7 +245,12 @@ def trained_weights(
         load_weights(method.network, state, found[0])
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
-    return found[0], read_log(folder / "log.jsonl")[-1]["seconds"]
+    if not (seconds := [line["seconds"] for line in read_log(folder / "log.jsonl") if "seconds" in line]):
+        raise UserError(
+            f"{folder / 'log.jsonl'}: missing or damaged, and {found[0].name} is there; bring it back, or remove "
+            f"{folder} to train again"
+        )
+    return found[0], seconds[-1]
 
 
 def wandb_id(spec: RunSpec) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from dblocks.cli import main
 from dblocks.record import read_record
+from dblocks.runlog import read_log
 from tests.bad_input.cases import CONFIGURATION
 from tests.workflow.helpers import (
     copy_repository,
@@ -127,3 +129,35 @@ def test_a_record_with_a_missing_field_makes_no_table(tmp_path):
     line = one_line(dblocks(tmp_path, "tables", "--from-records", "."))
     assert str(path.relative_to(tmp_path)) in line and "budget" in line
     assert files_below(tmp_path) == {str(path.relative_to(tmp_path))}
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_spec, digits_folder) -> Path:
+    """A run's folder with weights and log, but no record."""
+    over = {"training": {"max_steps": 3}, "logging": {"log_every": 1}, "data": {"max_evaluation_samples": 4}}
+    (tmp_path / "spec.json").write_text(tiny_spec("end_to_end", over).model_dump_json())
+    assert main(["run", str(tmp_path / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == 0
+    for name in ("record.json", "result.json"):
+        (tmp_path / name).unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[1]\n", b"\xff\n", b'{"step": 1}\n'])
+def test_trained_weights_without_their_log_are_refused_by_name(trained, capfd, digits_folder, content):
+    (trained / "log.jsonl").unlink()
+    if content is not None:
+        (trained / "log.jsonl").write_bytes(content)
+    capfd.readouterr()
+    assert main(["run", str(trained / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == 2
+    line = capfd.readouterr().err
+    assert "log.jsonl" in line and "weights-" in line and line.count("\n") == 1
+    assert not (trained / "record.json").exists()
+
+
+def test_a_log_that_is_damaged_after_its_first_line_costs_its_rest(trained, digits_folder):
+    log = trained / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + b"\x80" + lines[1][1:] + lines[2])
+    assert [line["step"] for line in read_log(log)] == [1]
+    assert main(["run", str(trained / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == 0
+    assert read_record(trained / "record.json").steps == 3
