@@ -201,3 +201,13 @@ def test_a_run_learns(digits_folder, tmp_path):
     record = read_record(execute(tmp_path / "spec.json", digits_folder))
     assert {m.name: m.value for m in record.metrics}["sigma_max_accuracy"] > 85
     assert record.machine.device == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("steps", [(0, 1, 2, 3), (7, 12, 17, 3)])
+def test_windows_read_ahead_are_those_of_a_cpu(tokens_folder, tmp_path, steps):
+    tasks = []
+    for device in ("cpu", "cuda"):
+        spec = spec_of("ar_lm1b/end_to_end", compute={"device": device})
+        tasks.append(build(spec, PreparedData(tokens_folder), torch.device(device))[1])
+    for step in steps:
+        assert torch.equal(tasks[0].windows(step), tasks[1].windows(step).cpu())
