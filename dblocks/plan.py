@@ -46,6 +46,11 @@ class Plan:
     measurements: dict[str, Request]
 
     @property
+    def in_all(self) -> list[str]:
+        """The tables of target `all`, of the report and of W&B's; the others are made when they are asked for."""
+        return [name for name, table in self.tables.items() if table.in_all]
+
+    @property
     def root(self) -> Path:
         """results/<scale>."""
         return Path(self.command_line.results_dir) / self.command_line.scale
