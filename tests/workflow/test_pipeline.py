@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dblocks.config import load_scales
 from dblocks.measure.measurement import read_measurement
@@ -225,6 +226,16 @@ def test_a_table_that_all_leaves_out_is_made_when_it_is_asked_for(clone):
     planned = jobs(process.stderr + process.stdout)
     choices = load_tables()["choices"]
     assert (planned.count("run"), planned.count("table")) == (2 * len(choices.rows), 1)
+
+
+def test_scheduling_options_are_snakemakes_and_let_a_cluster_be_filled_at_once(clone):
+    (line,) = re.findall(r"^SCHEDULING := (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    process = snakemake(clone, "-n", "table_1", *line.split())
+    assert jobs(ended_well(process) + process.stdout).count("table") == 1
+    profile = yaml.safe_load((REPOSITORY / "slurm" / "profile.yaml").read_text())
+    assert profile["scheduler-subsample"] >= profile["jobs"]
+    process = snakemake(clone, "-n", "table_1", "--profile", "slurm", "--config", "scale=smoke")
+    assert jobs(ended_well(process) + process.stdout).count("table") == 1
 
 
 def test_seeds_are_runs_of_their_own(clone):
