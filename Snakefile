@@ -1,6 +1,6 @@
-"""DiffusionBlocks' tables. Targets: all, table_1 … (one a table), choices (not in all), report, wandb_reports,
-wandb_sync, data.
+"""DiffusionBlocks' tables. Targets: all, one a table (table_1 …), report, wandb_reports, wandb_sync, data.
 
+`choices` is a table that `all` leaves out.
 Scale, seeds and directories are set by `--config`; config/README.md lists every knob.
 """
 
