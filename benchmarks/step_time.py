@@ -1,6 +1,6 @@
 """Seconds per training step: the paper's ViT against its blocks (the comparison of Table 12), as JSON.
 
-    python -m benchmarks.step_time [--device cpu|cuda] [--steps N] [--out FILE]
+    python -m benchmarks.step_time [--device cpu|cuda] [--steps N] [--override YAML] [--out FILE]
 
 `snakemake table_12` takes the same measurement and makes a table of it; this is for trying out a machine.
 """
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 
 from dblocks.config import CommandLine
 from dblocks.machine import describe
@@ -31,16 +32,19 @@ def main() -> None:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
     parser.add_argument("--steps", type=int, help="timed steps (default: 10 on CPU, 100 on CUDA)")
+    parser.add_argument("--override", default="{}", help="fields of both runs, as '{compute: {deterministic: true}}'")
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
     device = torch.device(options.device)
-    request = make_request("time_vit", CommandLine(scale="paper", device=options.device))
+    override = yaml.safe_load(options.override)
+    request = make_request("time_vit", CommandLine(scale="paper", device=options.device, override=override))
     settings = {"iterations": options.steps or (100 if device.type == "cuda" else 10)}
     request = request.model_copy(update={"settings": request.settings.model_copy(update=settings)})
     shape, metrics = measure(request, device)
     found = {metric.name: metric.model_dump(include={"value", "unit", "spread", "samples"}) for metric in metrics}
     machine = describe(request.spec.compute, device).model_dump()
-    text = json.dumps({"benchmark": "step_time", "shape": shape, "metrics": found, "machine": machine}, indent=1)
+    about = {"benchmark": "step_time", "shape": shape, "override": override}
+    text = json.dumps({**about, "metrics": found, "machine": machine}, indent=1)
     print(text)
     if options.out:
         options.out.write_text(text + "\n")

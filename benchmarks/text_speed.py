@@ -32,7 +32,7 @@ from dblocks.training import Trainer
 SCALES = {"tiny": "smoke", "paper": "paper"}
 BATCH = {"cpu": 4, "cuda": 64}  # sequences: the paper's batch does not fit one GPU's memory
 TEXTS = {"cpu": 4, "cuda": 250}  # written together
-WARM_UP = 1
+WARM_UP = {"cpu": 1, "cuda": 5}  # rounds; a block's step is recorded as a graph when it has come four times
 
 
 def random_tokens(folder: Path, vocabulary: int, count: int = 200_000) -> PreparedData:
@@ -78,9 +78,10 @@ def training_rates(scale: str, device: str, data: PreparedData, folder: Path, ro
         network = {"network": {"attention": kind}}
         arms[kind] = trainer("diffusion_blocks", scale, device, data, folder, **network)
     seconds = {name: [] for name in arms}
-    for i in range(-WARM_UP, rounds):
+    warm_up = WARM_UP[device]
+    for i in range(-warm_up, rounds):
         for name, arm in arms.items():
-            first = (i + WARM_UP) * arm.spec.num_blocks
+            first = (i + warm_up) * arm.spec.num_blocks
             took = [timed(arm.device, partial(arm.train_step, first + k)) for k in range(arm.spec.num_blocks)]
             if i >= 0:
                 seconds[name].append(took)
@@ -104,8 +105,8 @@ def generation_rates(scale: str, device: str, data: PreparedData, folder: Path, 
             task, predictor = arm.spec.task, arm.method.predictors()[""]
             prompts = torch.zeros(TEXTS[device], task.prompt_tokens, dtype=torch.long, device=arm.device)
             rates = []
-            for i in range(-WARM_UP, rounds):
-                draws = torch.Generator(arm.device).manual_seed(i + WARM_UP)
+            for i in range(-1, rounds):
+                draws = torch.Generator(arm.device).manual_seed(i + 1)
                 with torch.no_grad(), autocast(arm.spec.compute, arm.device):
                     work = partial(predictor.go_on, prompts, task.continuation_tokens, draws)
                     rate = TEXTS[device] * task.continuation_tokens / timed(arm.device, work)

@@ -69,15 +69,25 @@ def build(
         method.network.to(device)
     if spec.compute.checkpoint_activations:
         checkpoint_layers(method.network)
-    if wants_compile(spec.compute, device) and hasattr(method.network, "layers"):
-        # layer by layer: all layers share one compiled graph, whichever blocks they are in
-        for layer in method.network.layers:
-            layer.compile()
-        # a vocabulary's logits are the largest tensor of a step: fused, no copy of them in float32 is made
-        for has_loss in (task, method.network):
-            if hasattr(has_loss, "loss"):
-                has_loss.loss = torch.compile(has_loss.loss)
+    if wants_compile(spec.compute, device):
+        compile_parts(spec, method, task)
     return method, task
+
+
+def compile_parts(spec: RunSpec, method: Any, task: Any) -> None:
+    """Have a method's network compiled: layer by layer, so that all share one graph, and the loss; in training with
+    `blocks` the whole way to the loss instead, a graph for each block."""
+    for layer in getattr(method.network, "layers", ()):
+        layer.compile()
+    # a vocabulary's logits are the largest tensor of a step: fused, no copy of them in float32 is made
+    for has_loss in (task, method.network):
+        if hasattr(has_loss, "loss"):
+            has_loss.loss = torch.compile(has_loss.loss)
+    # a step of random depth is like no other: compiled whole, it would be compiled again for each depth
+    if spec.compute.compile == "blocks" and not isinstance(spec.method, RecurrentDepthSpec):
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, 2 * spec.num_blocks)
+        method.loss = torch.compile(method.loss, dynamic=False)  # else a block's number would be made a variable
 
 
 def checkpoint_layers(network: torch.nn.Module) -> None:

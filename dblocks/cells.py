@@ -88,6 +88,11 @@ class Cell:
         return all((m.name, m.dataset) == (self.wanted.metric, self.paper_dataset) for m in self.metrics.values())
 
     @property
+    def whole_budget(self) -> bool:
+        """Whether no run behind it was cut short of the paper's budget."""
+        return self.budget is None or self.budget > 0.999
+
+    @property
     def label(self) -> str:
         """The heading that fits what was measured."""
         if self.measured == self.wanted.metric:
@@ -208,7 +213,7 @@ def recorded_cell(
         **common,
         paper=row.paper.get(metric_key) if on_paper_data else None,
         metrics=metrics,
-        budget=records[0].budget if records else None,
+        budget=min((record.budget for record in records), default=None),
         records=tuple(path for path, _ in found) if metrics else (),
         missing=missing or read.skipped_in(records),
         idle=idle_blocks(records),

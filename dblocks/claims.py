@@ -63,7 +63,7 @@ class Verdict:
     """What became of a claim: `holds`, `fails` or `undecided`, with the interval behind it.
 
     Attributes:
-        trend: whether it only hints at the paper's claim, for its scale, data set or metric is another.
+        trend: whether it only hints at the paper's claim, for its scale, budget, data set or metric is another.
         detail: mean difference and interval of each comparison, in words.
     """
 

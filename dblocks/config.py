@@ -17,7 +17,6 @@ from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.reading import first_error, parse_yaml, read_yaml
-from dblocks.reading import read_json as read_json  # known by this name to what reads measurements
 from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
 from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 

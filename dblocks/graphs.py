@@ -21,10 +21,9 @@ EAGER_STEPS = 3  # before a part is recorded: kernels are compiled in them, and 
 
 @dataclass
 class Recorded:
-    """A graph, the memory it reads its step's tensors from, and the loss it leaves."""
+    """A graph and the loss it leaves."""
 
     graph: torch.cuda.CUDAGraph
-    tensors: list[Tensor]
     loss: Tensor
 
 
@@ -38,6 +37,7 @@ class StepGraphs:
     def __init__(self, act: Callable[[Drawn], Tensor], device: torch.device):
         self.act, self.device = act, device
         self.recorded: dict[Hashable, Recorded] = {}
+        self._inputs: dict[Hashable, Drawn] = {}
         self._seen: Counter[Hashable] = Counter()
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
@@ -46,13 +46,18 @@ class StepGraphs:
         """The loss of a step, which has updated the weights. Draws of dropout come of the seed that was set before."""
         if drawn.part is None:
             return self.act(drawn)
+        # from the first step on, what is read lies where a graph will read it: a tensor laid out in another way would
+        # have compiled code compiled again, which nothing can be while it is recorded
+        if drawn.part not in self._inputs:
+            self._inputs[drawn.part] = fixed(drawn)
+        inputs = self._inputs[drawn.part]
+        torch._foreach_copy_(list(inputs.tensors), list(drawn.tensors))
         if drawn.part not in self.recorded:
             self._seen[drawn.part] += 1
             if self._seen[drawn.part] <= EAGER_STEPS:
-                return self._aside(drawn)
-            self.recorded[drawn.part] = self._record(drawn)
+                return self._aside(inputs)
+            self.recorded[drawn.part] = self._record(inputs)
         recorded = self.recorded[drawn.part]
-        torch._foreach_copy_(recorded.tensors, list(drawn.tensors))
         recorded.graph.replay()
         return recorded.loss.clone()  # the next replay writes over it
 
@@ -67,10 +72,14 @@ class StepGraphs:
 
     def _record(self, drawn: Drawn) -> Recorded:
         """Record a step without doing it."""
-        tensors = [tensor.clone() for tensor in drawn.tensors]
-        fixed = Drawn(tuple(tensors), drawn.block, None, drawn.part, drawn.depth)
         graph = torch.cuda.CUDAGraph()
         # thread_local: another thread may be reading the next batch into pinned memory meanwhile
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            loss = self.act(fixed)
-        return Recorded(graph, tensors, loss)
+            loss = self.act(drawn)
+        return Recorded(graph, loss)
+
+
+def fixed(drawn: Drawn) -> Drawn:
+    """The same in memory of its own, without gaps."""
+    tensors = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in drawn.tensors)
+    return Drawn(tensors, drawn.block, None, drawn.part, drawn.depth)

@@ -58,7 +58,7 @@ def autocast(compute: ComputeSpec, device: torch.device) -> torch.autocast:
 
 def wants_compile(compute: ComputeSpec, device: torch.device) -> bool:
     """Whether networks are compiled: as the spec says, or by default on CUDA only."""
-    return compute.compile == "on" or (compute.compile == "auto" and device.type == "cuda")
+    return compute.compile in ("on", "blocks") or (compute.compile == "auto" and device.type == "cuda")
 
 
 def wants_graphs(compute: ComputeSpec, device: torch.device) -> bool:

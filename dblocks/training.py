@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from dblocks import processes, seeds
-from dblocks.checkpoint import checkpoints, load_newest, save_checkpoint
-from dblocks.errors import Interrupted, TrainingFailed
+from dblocks.checkpoint import checkpoints, load_newest, load_weights, save_checkpoint
+from dblocks.errors import Interrupted, TrainingFailed, UserError
 from dblocks.graphs import StepGraphs
 from dblocks.machine import autocast, wants_graphs
 from dblocks.methods.method import Drawn, Method, Step
@@ -227,8 +227,11 @@ class Trainer:
             state = load_newest(self.folder)
         if state is None:
             return 0
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            load_weights(self.network, state, self.folder)
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{error}; remove the step-*.pt there, they are of another run") from error
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate  # a plain number until it is set, wherever the saved one was
         if self.ema:

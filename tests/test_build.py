@@ -38,6 +38,18 @@ def test_autocast_is_off_on_cpu_by_default():
 
 
 @pytest.mark.slow
+def test_blocks_are_compiled_once_each_and_agree_with_eager_ones(digits, tmp_path):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    run = "vit/diffusion_blocks"
+    compiled = losses(run, digits, tmp_path, steps=12, compile="blocks")
+    assert compiled == pytest.approx(losses(run, digits, tmp_path, steps=12), rel=1e-4)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 3, "one a block, however they alternate"
+    assert not counters["graph_break"] and not counters["recompiles"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_compiled_layers_agree_with_eager_ones(run, digits, tmp_path):
     compiled = losses(run, digits, tmp_path, compile="on")

@@ -200,6 +200,16 @@ def test_a_verdict_elsewhere_than_at_the_papers_scale_is_a_trend(tmp_path, scale
     assert "undecided (n = 0)" in text
 
 
+def test_a_budget_cut_short_makes_a_verdict_a_trend(tmp_path):
+    cut = {"training": {"epochs": 21}}
+    records = [
+        make_record(run, "paper", seed, cut, accuracy=60.0 + seed)
+        for run in ("vit/end_to_end", "vit/diffusion_blocks")
+        for seed in range(3)
+    ]
+    assert "| trend: holds |" in (build_of(tmp_path, records, "paper") / "table_1.md").read_text()
+
+
 def test_another_data_set_makes_a_verdict_a_trend_also_at_the_papers_scale(tmp_path):
     data = {"data": {"name": "cifar10"}}
     records = [

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dblocks.config import read_json
 from dblocks.data.files import write_atomically
 from dblocks.measure.request import MEASUREMENT, Request
+from dblocks.reading import read_json
 from dblocks.record import Machine, Metric
 from dblocks.spec import Part
 

@@ -87,6 +87,8 @@ def load_measurements(config_dir: Path = CONFIG_DIR) -> dict[str, MeasurementSpe
             known = load_experiments(config_dir).get(experiment)
             if known is None or variant not in known.variants:
                 raise UserError(f"{path}: {name}.{field}: '{getattr(entry, field)}' is not in config/runs")
+        if resolve(entry.run, "paper", config_dir=config_dir).method.name != "diffusion_blocks":
+            raise UserError(f"{path}: {name}.run: '{entry.run}' is not trained in blocks")
         if entry.shapes is not None and entry.shapes not in load_scales(config_dir):
             raise UserError(f"{path}: {name}.shapes: no scale '{entry.shapes}'")
     return measurements

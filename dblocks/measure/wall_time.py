@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from dblocks.build import build
+from dblocks.machine import set_up
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.request import Request
 from dblocks.record import Metric
@@ -25,6 +26,7 @@ from dblocks.spec import RunSpec
 from dblocks.training import Trainer
 
 WARM_UP = 1  # readings that are not counted, and before them
+LEAST_READINGS = 20  # where one is the mean of many steps
 FIRST_STEPS = 8  # of each part, in which kernels are compiled and graphs recorded
 
 
@@ -32,7 +34,7 @@ def make_trainer(spec: RunSpec, device: torch.device, folder: Path) -> Trainer:
     """A trainer on made-up data that is about to make its first step; blocks take turns."""
     fields = {"method": {"block_order": "rounds"}} if spec.num_blocks > 1 else {}
     spec = spec.changed(fields)
-    torch.set_num_threads(spec.compute.threads)
+    set_up(spec.compute)
     method, _ = build(spec, made_up_data(spec, folder), device)
     return Trainer(spec, method, 10**6, folder, device)
 
@@ -77,14 +79,16 @@ class Pace:
         return seconds(self.device, partial(self._batches, self.together)) / self.together
 
 
-def timed_steps(request: Request, device: torch.device, iterations: int) -> dict[str, list[float]]:
+def timed_steps(request: Request, device: torch.device, iterations: int) -> tuple[dict[str, list[float]], int]:
     """Seconds of each baseline step (`whole`), block's step (`block`), round of all blocks (`blocks`), and of making
-    a batch for either (`whole_data`, `block_data`); first steps, which warm up, are left out."""
+    a batch for either (`whole_data`, `block_data`); first steps, which warm up, are left out. And of how many steps
+    each reading is the mean."""
     times: dict[str, list[float]] = {name: [] for name in ("whole", "block", "blocks", "whole_data", "block_data")}
     with tempfile.TemporaryDirectory() as name:
         baseline = Pace(make_trainer(request.baseline, device, Path(name) / "baseline"), device)
         blocks = Pace(make_trainer(request.spec, device, Path(name) / "blocks"), device)
-        for i in range(WARM_UP + iterations):
+        readings = max(LEAST_READINGS, iterations // blocks.together) if blocks.together > 1 else iterations
+        for i in range(WARM_UP + readings):
             (whole,), parts = baseline.read(), blocks.read()
             data = [pace.read_batch() for pace in (baseline, blocks)]
             if i >= WARM_UP:
@@ -93,7 +97,7 @@ def timed_steps(request: Request, device: torch.device, iterations: int) -> dict
                 times["blocks"].append(sum(parts))
                 times["whole_data"].append(data[0])
                 times["block_data"].append(data[1])
-    return times
+    return times, blocks.together
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float]:
@@ -104,7 +108,7 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
 
 def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     """Shape in words; medians with their spread, ratios to the baseline (of each round), and data's share."""
-    times = timed_steps(request, device, request.settings.iterations)
+    times, together = timed_steps(request, device, request.settings.iterations)
     data = request.spec.data
     metrics = []
     for name in ("whole", "block", "blocks"):
@@ -129,4 +133,5 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
         metrics.append(Metric.measured(data, f"step_{name}", value, unit=unit, **common))
     network, batch = request.spec.network, request.spec.training.batch_size
     shape = f"{network.name} of {network.layers} layers, width {network.width}, on {data.name}, batch {batch}"
-    return f"{shape}, {request.settings.iterations} iterations", metrics
+    count = len(times["whole"])
+    return f"{shape}, {count} " + (f"readings of {together} steps" if together > 1 else "iterations"), metrics

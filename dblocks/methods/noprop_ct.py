@@ -13,6 +13,16 @@ from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
 
 
+def draw_at_times(spec: RunSpec, network: NoPropNetwork, task: Classification, step: int) -> Drawn:
+    """Images, labels, times t ~ U(0, 1) [N] and two standard normal noises [N, …] of an embedding's shape."""
+    batch = task.batch(step)
+    draws = seeds.generator(task.device, spec.seed, "noise", step)
+    shape = (len(batch.targets), *network.embedding.shape)
+    t = torch.rand(len(batch.targets), generator=draws, device=task.device)
+    noises = [torch.randn(shape, generator=draws, device=task.device) for _ in range(2)]
+    return Drawn((batch.inputs, batch.targets, t, *noises))
+
+
 class NoPropCT(Method):
     """Trains û(z_t, x, t) at t ~ U(0, 1); predicts by the diffusion in `steps` equal steps of time."""
 
@@ -24,12 +34,8 @@ class NoPropCT(Method):
         return self.network.clean(0, images, z, self.spec.method.time_scale * t)
 
     def draw(self, step: int) -> Drawn:
-        batch, device = self.task.batch(step), self.task.device
-        draws = seeds.generator(device, self.spec.seed, "noise", step)
-        shape = (len(batch.targets), *self.network.embedding.shape)
-        t = torch.rand(len(batch.targets), generator=draws, device=device)
-        epsilon, last_epsilon = (torch.randn(shape, generator=draws, device=device) for _ in range(2))
-        return Drawn((batch.inputs, batch.targets, t, epsilon, last_epsilon))
+        """Images, labels, t and the noise of z_t and of z_1."""
+        return draw_at_times(self.spec, self.network, self.task, step)
 
     def loss(self, drawn: Drawn) -> Tensor:
         images, labels, t, epsilon, last_epsilon = drawn.tensors

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dblocks import seeds
 from dblocks.diffusion_blocks import per_sample
 from dblocks.methods.method import Drawn, Method
+from dblocks.methods.noprop_ct import draw_at_times
 from dblocks.networks.noprop_cnn import KeptFeatures, NoPropNetwork
 from dblocks.noprop import squared_distance
 from dblocks.spec import RunSpec
@@ -26,12 +26,8 @@ class NoPropFM(Method):
         return self.network.embedding.mix(self.network.logits(0, images, z, self.spec.method.time_scale * t))
 
     def draw(self, step: int) -> Drawn:
-        batch, device = self.task.batch(step), self.task.device
-        draws = seeds.generator(device, self.spec.seed, "noise", step)
-        shape = (len(batch.targets), *self.network.embedding.shape)
-        t = torch.rand(len(batch.targets), generator=draws, device=device)
-        start, jitter = (torch.randn(shape, generator=draws, device=device) for _ in range(2))
-        return Drawn((batch.inputs, batch.targets, t, start, jitter))
+        """Images, labels, t, the noise that z starts from and that around the line."""
+        return draw_at_times(self.spec, self.network, self.task, step)
 
     def loss(self, drawn: Drawn) -> Tensor:
         images, labels, t, start, jitter = drawn.tensors

@@ -1,6 +1,6 @@
 """The built parts of README.md and config/README.md: tables of committed records, the tree of files' first lines.
 
-A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `costs <scale>`,
+A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `speed`, `costs <scale>`,
 `figure <table> <scale>` or `<table> <scale>`.
 """
 
@@ -16,6 +16,7 @@ from dblocks.errors import UserError
 from dblocks.planning import make_plan
 from dblocks.report.build_tables import judged_cells, plans_from_records
 from dblocks.report.page_figures import dot_plot
+from dblocks.report.speed import speed_table
 from dblocks.report.table_files import markdown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -87,6 +88,8 @@ def part(name: str) -> str:
     match name.split():
         case ["tree"]:
             return tree()
+        case ["speed"]:
+            return speed_table(REFERENCE / "benchmarks")
         case ["costs", scale]:
             return costs(scale)
         case ["figure", table, scale]:

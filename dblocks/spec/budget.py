@@ -95,7 +95,11 @@ class ComputeSpec(Part):
         1, ge=1, description="Processes that train together, a GPU each; each takes an equal share of every batch."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on CUDA only.")
+    compile: Literal["auto", "on", "blocks", "off"] = Field(
+        "auto",
+        description="torch.compile. on: the layers, which share one compiled graph; blocks: all of a step's loss, one "
+        "graph a block, which takes longer to compile and leaves fewer kernels; auto: on with CUDA, else off.",
+    )
     deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
     checkpoint_activations: bool = Field(
         False, description="Keep only what each layer is given and run it again in backward: less memory, more time."

@@ -67,6 +67,11 @@ def course(made: Trainer, steps: int = STEPS) -> list[float]:
     return [entry.loss.item() for _, entry in made.buffer.entries]
 
 
+def near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two trainings ended alike: convolutions add up in another order each time, and Adam makes much of it."""
+    return bool((a - b).float().norm() <= 1e-2 * a.float().norm() + 1e-4)
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_loss_and_gradients_are_those_of_a_cpu(run, data_of, tmp_path):
     found = []
@@ -103,9 +108,9 @@ def test_graphs_do_the_steps_that_compiled_networks_do_without(run, data_of, tmp
     assert bool(made.graphs.recorded) == (run != "huginn/recurrent_depth")
     monkeypatch.setattr(graphs, "EAGER_STEPS", STEPS)
     other = trainer(spec_of(run), data, tmp_path)
-    assert course(other) == pytest.approx(with_graphs, rel=1e-3)
+    assert course(other) == pytest.approx(with_graphs, rel=5e-3)
     for name, weight in made.network.state_dict().items():
-        assert torch.allclose(weight, other.network.state_dict()[name], rtol=1e-2, atol=1e-3), name
+        assert near(weight, other.network.state_dict()[name]), name
 
 
 def test_dropout_and_its_seeds_are_the_same_in_graphs(digits, tmp_path, monkeypatch):
@@ -116,12 +121,13 @@ def test_dropout_and_its_seeds_are_the_same_in_graphs(digits, tmp_path, monkeypa
     other = trainer(spec_of("vit/diffusion_blocks", **over), digits, tmp_path)
     assert course(other) == pytest.approx(first, rel=1e-3)
     for name, average in made.ema.shadow.items():
-        assert torch.allclose(average, other.ema.shadow[name], rtol=1e-2, atol=1e-3), name
+        assert near(average, other.ema.shadow[name]), name
 
 
+@pytest.mark.parametrize("kind", ["on", "blocks"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_and_recorded_is_what_is_done_eagerly(digits, tmp_path, precision):
-    compute = {"precision": precision}
+def test_compiled_and_recorded_is_what_is_done_eagerly(digits, tmp_path, precision, kind):
+    compute = {"precision": precision, "compile": kind}
     fast = course(trainer(spec_of("vit/diffusion_blocks", compute=compute), digits, tmp_path))
     plain = course(trainer(spec_of("vit/diffusion_blocks", compute={**compute, "compile": "off"}), digits, tmp_path))
     assert fast == pytest.approx(plain, rel=2e-3 if precision == "fp32" else 5e-2)
@@ -185,7 +191,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits, tmp_path, deter
         if deterministic:
             assert torch.equal(weight, cut[name]), name
         else:
-            assert torch.allclose(weight, cut[name], rtol=1e-2, atol=1e-3), name
+            assert near(weight, cut[name]), name
 
 
 def test_a_run_learns(digits_folder, tmp_path):
@@ -195,3 +201,13 @@ def test_a_run_learns(digits_folder, tmp_path):
     record = read_record(execute(tmp_path / "spec.json", digits_folder))
     assert {m.name: m.value for m in record.metrics}["sigma_max_accuracy"] > 85
     assert record.machine.device == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("steps", [(0, 1, 2, 3), (7, 12, 17, 3)])
+def test_windows_read_ahead_are_those_of_a_cpu(tokens_folder, tmp_path, steps):
+    tasks = []
+    for device in ("cpu", "cuda"):
+        spec = spec_of("ar_lm1b/end_to_end", compute={"device": device})
+        tasks.append(build(spec, PreparedData(tokens_folder), torch.device(device))[1])
+    for step in steps:
+        assert torch.equal(tasks[0].windows(step), tasks[1].windows(step).cpu())

@@ -78,6 +78,11 @@ def test_every_setting_is_part_of_the_identity():
         ),
         ("baseline: mdm/end_to_end, shapes: paper", "baseline: mdm/end_to_end, shapes: papier", "papier"),
         ("time_vit: {kind: wall_time", "time_vit: {kind: wall_clock", "wall_clock"),
+        (
+            "wall_time, run: vit/diffusion_blocks",
+            "wall_time, run: vit/end_to_end",
+            "vit/end_to_end.*not trained in blocks",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named_in_one_line(tmp_path, old, new, message):

@@ -19,7 +19,8 @@ def request_():
 
 
 def test_every_block_is_timed_in_every_round(request_):
-    times = timed_steps(request_, CPU, 4)
+    times, together = timed_steps(request_, CPU, 4)
+    assert together == 1, "on a CPU each batch is made by itself, and each step timed"
     assert {name: len(values) for name, values in times.items()} == {
         "whole": 4,
         "block": 12,
