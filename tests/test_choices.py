@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from dblocks.claims import mean_interval
 from dblocks.config import CONFIG_DIR, load_experiments, load_scales, resolve
 from dblocks.doctor import cost
 from dblocks.errors import UserError
 from dblocks.identity import IDENTITY_SECTIONS
 from dblocks.planning import make_plan
+from dblocks.record import Record, read_record
+from dblocks.report.build_tables import plans_from_records
+from dblocks.report.readme import REFERENCE, REPOSITORY
 from dblocks.spec import RunSpec
-from dblocks.tables import load_tables
+from dblocks.tables import Row, load_tables
 from tests.workflow.helpers import edit
 
 TABLE = load_tables()["choices"]
@@ -90,6 +95,52 @@ def test_it_is_left_out_of_all_and_shares_no_run_with_it(tmp_path):
     assert not {run for table in plan.in_all for run in plan.tables[table].runs} & set(TABLE.runs)
     assert cost(plan, "choices")["runs"] == f"{5 * len(TABLE.rows)}, {5 * len(TABLE.rows)} to do"
     assert plan.table_plan("choices").claims == []
+
+
+# --- what was measured, and what config/README.md says of it
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, dict[int, Record]]:
+    """The committed records of every row's run, by seed."""
+    (plan,) = (p for p in plans_from_records(REFERENCE) if (p.table.table, p.scale) == ("choices", "smoke"))
+    records = {run: [read_record(Path(path)) for path in paths] for run, paths in plan.records.items()}
+    return {run: {record.spec.seed: record for record in found} for run, found in records.items()}
+
+
+def intervals(measured: dict[str, dict[int, Record]], row: Row) -> dict[str, tuple[float, float]]:
+    """95 % interval of how much better a row is than what it is compared with, over paired seeds, by metric."""
+    base = "vit_choices/target_table_frozen" if row.row.startswith("embedders") else DEFAULT.run
+    found = {}
+    for column in TABLE.columns:
+        sign = 1 if column.better == "higher" else -1
+        pairs = [
+            (measured[row.run][k].metric(column.metric), measured[base][k].metric(column.metric)) for k in range(5)
+        ]
+        found[column.metric] = mean_interval([sign * (own.value - other.value) for own, other in pairs])
+    return found
+
+
+def test_rows_that_only_predict_differently_have_the_weights_of_the_first(measured):
+    same = {row.run for row in OTHERS if row.row.startswith("sampling.")}
+    for row in OTHERS:
+        alike = [measured[row.run][k].weights == measured[DEFAULT.run][k].weights for k in range(5)]
+        assert alike == [row.run in same] * 5
+
+
+def test_the_readme_says_which_defaults_are_not_the_best_measured(measured):
+    table = (REPOSITORY / "config" / "README.md").read_text().partition("by name\n")[2].partition("A sampler draws")[0]
+    said = dict(re.findall(r"^\| `([\w.]+)`.*?\|.*?\|.*?\| (.*) \|$", table, re.MULTILINE))
+    rows = [row for row in OTHERS if not row.row.startswith("target_table")]
+    found = {field: [intervals(measured, r) for r in rows if r.row.startswith(f"{field}: ")] for field in said}
+    found = {field: there for field, there in found.items() if there}
+    assert sum(map(len, found.values())) == len(rows)
+    ahead = {field for field, there in found.items() if any(one["accuracy"][0] > 0 for one in there)}
+    assert ahead == {field for field, words in said.items() if "**Not the best measured**" in words}
+    silent = {f for f, there in found.items() if all(lo <= 0 <= hi for one in there for lo, hi in one.values())}
+    assert {field for field, words in said.items() if "no difference tells" in words} == silent - {
+        "sampling.start_noise"
+    }
 
 
 # --- an experiment that extends another's variant
