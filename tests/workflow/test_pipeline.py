@@ -162,9 +162,11 @@ def test_another_setting_is_another_folder_and_the_old_one_stays(pipeline):
     before = training(pipeline)
     changed = ("--config", "max_steps=1", "wandb=off")
     process = snakemake(pipeline, "-n", "all", *changed)
-    runs = make_plan({"max_steps": 1}).runs
-    assert jobs(ended_well(process) + process.stdout).count("run") == len(runs)
-    assert len(list((pipeline / "results").rglob("spec.json"))) == 2 * len(runs)  # the old ones, and now as many new
+    plan = make_plan({"max_steps": 1})
+    assert jobs(ended_well(process) + process.stdout).count("run") == len(runs_of_all(plan))
+    assert len(list((pipeline / "results").rglob("spec.json"))) == 2 * len(
+        plan.runs
+    )  # the old ones, and now as many new
     assert training(pipeline) == before
 
 
