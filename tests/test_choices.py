@@ -46,8 +46,12 @@ def difference(one: RunSpec, other: RunSpec) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_first_row_is_the_tables_own_run_but_for_the_split(scale):
-    own, choices = resolve("vit/diffusion_blocks", scale), resolve(DEFAULT.run, scale)
+@pytest.mark.parametrize(
+    ("run", "row"),
+    [("vit/bridge_normalized", DEFAULT.run), ("vit/diffusion_blocks", "vit_choices/bridge_table_raw")],
+)
+def test_table_1s_own_runs_are_rows_but_for_the_split(run, row, scale):
+    own, choices = resolve(run, scale), resolve(row, scale)
     assert difference(own, choices) == {"data.train_split": "fit", "data.evaluation_split": "validation"}
     assert choices.resources == own.resources
 
@@ -158,12 +162,12 @@ def test_a_setting_of_what_is_extended_reaches_it_at_every_scale(config, scale):
     edit(vit, "    grad_clip: 1.0\n", "    grad_clip: 2.0\n")
     edit(
         vit,
-        "      diffusion_blocks: {training: {learning_rate: 4.0e-3}}",
-        "      diffusion_blocks: {training: {learning_rate: 7.0e-3}}",
+        "      bridge_normalized: {training: {learning_rate: 4.0e-3}}",
+        "      bridge_normalized: {training: {learning_rate: 7.0e-3}}",
     )
     edit(vit, "      training: {epochs: 20, warmup_epochs: 1}", "      training: {epochs: 21, warmup_epochs: 1}")
     for run in (DEFAULT.run, OTHERS[0].run):
-        own = resolve("vit/diffusion_blocks", scale, config_dir=config).training
+        own = resolve("vit/bridge_normalized", scale, config_dir=config).training
         assert resolve(run, scale, config_dir=config).training == own
         assert own.grad_clip == 2.0
         if scale != "paper":
@@ -172,7 +176,7 @@ def test_a_setting_of_what_is_extended_reaches_it_at_every_scale(config, scale):
 
 @pytest.mark.parametrize("other", ["vit/nothing", "nothing/diffusion_blocks", "vit", "vit_choices/default"])
 def test_what_cannot_be_extended_is_named(config, other):
-    edit(config / "runs" / "vit_choices.yaml", "extends: vit/diffusion_blocks", f"extends: {other}")
+    edit(config / "runs" / "vit_choices.yaml", "extends: vit/bridge_normalized", f"extends: {other}")
     with pytest.raises(UserError, match=f"vit_choices.yaml: extends: '{other}'") as error:
         make_plan({}, config)
     assert "\n" not in str(error.value)

@@ -165,7 +165,7 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"override": {"training": {"batch_size": 10**6}}},
         ("batch_size", "1000000", "command line"),
     ),
-    "processes that do not divide": ({"override": {"compute": {"gpus": 3}}}, ("compute.gpus 3", "batch_size 16")),
+    "processes that do not divide": ({"override": {"compute": {"gpus": 3}}}, ("compute.gpus 3", "batch_size 64")),
     "another data set's name": ({"override_runs": {"vit": {"data": {"title": "cifar100"}}}}, ("title", "cifar100")),
     "a text that is not there": (
         {"override_runs": {"mdm": {"data": {"name": "characters", "path": "no.txt"}}}},
