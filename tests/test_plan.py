@@ -116,7 +116,7 @@ def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
     assert set(plan.datasets()) == {"digits", "digits16", "austen", *SENTENCES}
     assert set(whole.run_of) - set(plan.run_of) == {"vit/forward_forward"}
     assert plan.records_of_row("vit/forward_forward") == []
-    assert len(plan.records_of("table_1")) == 3
+    assert len(plan.records_of("table_1")) == len(plan.tables["table_1"].rows) - 1
 
 
 def test_skipping_what_is_no_data_set_is_refused():

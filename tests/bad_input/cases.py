@@ -45,7 +45,7 @@ CONFIGURATION: dict[str, Edit] = {
     "impossible embedders": Edit(
         VIT, "num_blocks: 3, embedders: own, target_table: trained}", BLOCKS, ("embedders 'own'", "target_table")
     ),
-    "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "end_to_end")),
+    "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "found 3")),
     "a patch of no width": Edit(VIT, "patch_size: 0, dropout: 0.1", NETWORK, ("patch_size", "found 0")),
     "patches that do not tile": Edit(VIT, "patch_size: 5, dropout: 0.1", NETWORK, ("patch_size", "5", "32×32")),
     "heads that do not divide": Edit(VIT, "heads: 5,", "heads: 4,", ("width 128", "heads 5")),
