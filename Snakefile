@@ -1,6 +1,6 @@
-"""DiffusionBlocks' tables. Targets: all, table_1 … (one a table), report, wandb_reports, wandb_sync,
-data.
+"""DiffusionBlocks' tables. Targets: all, one a table (table_1 …), report, wandb_reports, wandb_sync, data.
 
+`choices` is a table that `all` leaves out.
 Scale, seeds and directories are set by `--config`; config/README.md lists every knob.
 """
 
@@ -39,6 +39,6 @@ localrules:
 rule all:
     default_target: True
     input:
-        [table_files(table) for table in PLAN.tables],
+        [table_files(table) for table in PLAN.in_all],
         rules.report.output,
         rules.wandb_reports.input,

@@ -36,6 +36,9 @@ class Experiment(Part):
 
     experiment: str
     description: str
+    extends: str | None = Field(
+        None, description="<experiment>/<variant> of another file, whose fields this one's are laid on, scale by scale."
+    )
     base: dict[str, Any] = Field(description="Fields of RunSpec at the paper's scale.")
     variants: dict[str, dict[str, Any]] = Field(description="Fields of RunSpec that differ, by variant.")
     scales: dict[str, Section] = Field({}, description="What the scales other than `paper` change.")
@@ -142,7 +145,30 @@ def load_experiments(config_dir: Path = CONFIG_DIR) -> dict[str, Experiment]:
                 if variant not in experiment.variants:
                     raise UserError(f"{path}: scales.{scale}.variants.{variant}: no such variant")
         experiments[experiment.experiment] = experiment
-    return experiments
+    return {name: extended(experiment, experiments, config_dir) for name, experiment in experiments.items()}
+
+
+def extended(experiment: Experiment, experiments: Mapping[str, Experiment], config_dir: Path) -> Experiment:
+    """An experiment with the fields it extends under its own.
+
+    Raises: UserError if what it extends is not there, or extends something itself: one step is followed at a glance.
+    """
+    if experiment.extends is None:
+        return experiment
+    place = f"{config_dir / 'runs' / experiment.experiment}.yaml: extends"
+    name, _, variant = experiment.extends.partition("/")
+    if name not in experiments or variant not in experiments[name].variants:
+        raise UserError(f"{place}: '{experiment.extends}' is not in config/runs")
+    below = experiments[name]
+    if below.extends is not None:
+        raise UserError(f"{place}: '{experiment.extends}' extends '{below.extends}' itself")
+    scales = {}
+    for scale in {**below.scales, **experiment.scales}:
+        under, over = below.scales.get(scale, Section()), experiment.scales.get(scale, Section())
+        base = merge(merge(under.base, under.variants.get(variant, {})), over.base)
+        scales[scale] = Section(base=base, variants=over.variants)
+    base = merge(merge(below.base, below.variants[variant]), experiment.base)
+    return experiment.model_copy(update={"base": base, "scales": scales})
 
 
 @cache

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from dblocks.claims import TablePlan, load_claims
+from dblocks.claims import Claim, TablePlan
 from dblocks.config import CommandLine
 from dblocks.data.files import write_atomically
 from dblocks.data.sources import availability
@@ -34,6 +35,7 @@ class Plan:
         config_dir: the configuration it was made of.
         needed: for each run, the run folder names of those whose weights it reads, by role.
         measurements: the measurements that tables read, by their names in config/measurements.yaml.
+        claims: the claims on all tables.
     """
 
     command_line: CommandLine
@@ -44,6 +46,12 @@ class Plan:
     config_dir: Path
     needed: dict[str, dict[str, str]]
     measurements: dict[str, Request]
+    claims: list[Claim]
+
+    @property
+    def in_all(self) -> list[str]:
+        """The tables of target `all`, of the report and of W&B's; the others are made when they are asked for."""
+        return [name for name, table in self.tables.items() if table.in_all]
 
     @property
     def root(self) -> Path:
@@ -98,7 +106,7 @@ class Plan:
         measurements = [self.measurement(row.measurement) for row in rows if row.measurement]
         return list(dict.fromkeys(records + measurements))
 
-    @property
+    @cached_property
     def requests(self) -> dict[str, Request]:
         """The measurements by their folder's name."""
         return {request.folder: request for request in self.measurements.values()}
@@ -216,7 +224,7 @@ class Plan:
         measurements = {
             row.measurement: str(self.measurement(row.measurement)) for row in table.rows if row.measurement
         }
-        claims = [claim for claim in load_claims(self.tables, self.config_dir) if claim.table == name]
+        claims = [claim for claim in self.claims if claim.table == name]
         return TablePlan(
             scale=line.scale,
             table=table,

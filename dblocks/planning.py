@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +16,7 @@ from dblocks.measure.request import make_request
 from dblocks.plan import Plan
 from dblocks.reading import first_error
 from dblocks.spec import RunSpec
-from dblocks.tables import Table, load_tables
+from dblocks.tables import load_tables
 from dblocks.weights import FROM_HUB
 
 DAY_OF_GPU_MINUTES = 24 * 60
@@ -61,7 +60,8 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     """
     command_line = parse_command_line(config)
     tables = load_tables(config_dir)
-    check_everything(tables, config_dir)
+    check_runs(config_dir)
+    claims = load_claims(tables, config_dir)
     for name in command_line.override_runs:
         if name not in (experiments := load_experiments(config_dir)):
             raise UserError(f"--config override_runs: no experiment '{name}'; there are {', '.join(experiments)}")
@@ -97,17 +97,16 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             runs.setdefault(needed[run][role], [spec])
     read = dict.fromkeys(row.measurement for table in tables.values() for row in table.rows if row.measurement)
     measurements = {name: make_request(name, command_line, config_dir) for name in read}
-    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements)
+    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements, claims)
 
 
-def check_everything(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> None:
-    """Resolve every variant of every experiment at every scale, and every claim."""
+def check_runs(config_dir: Path = CONFIG_DIR) -> None:
+    """Resolve every variant of every experiment at every scale."""
     for name, experiment in load_experiments(config_dir).items():
         for variant in experiment.variants:
             for scale in load_scales(config_dir):
                 run = f"{name}/{variant}"
                 check_run(resolve(run, scale, config_dir=config_dir), place_of(run, scale, None, config_dir))
-    load_claims(tables, config_dir)
 
 
 def check_run(spec: RunSpec, place: str) -> None:

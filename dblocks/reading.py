@@ -28,7 +28,10 @@ def first_error(error: ValidationError) -> str:
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Plain data only, and of a key that stands twice in a mapping neither is silently dropped."""
+    """Plain data only, and of a key that stands twice in a mapping neither is silently dropped.
+
+    In Python although it takes most of a plan's time: libyaml's C loader dies of a text that is nested deeply.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()

@@ -118,6 +118,7 @@ class Table(Part):
     title: str
     caption: str
     paper_dataset: str = Field(description="Data set of the paper's values: they stand only beside results on it.")
+    in_all: bool = Field(True, description="Whether target `all`, the report and W&B's reports have it.")
     columns: list[Column]
     rows: list[Row]
     figure: Figure | None = None

@@ -176,7 +176,7 @@ def doctor(options: argparse.Namespace) -> None:
 
 
 def readme(options: argparse.Namespace) -> None:
-    """Rebuild README.md's tables and tree from committed records and files."""
-    from dblocks.report.readme import write_readme
+    """Rebuild the tables and the tree in README.md and config/README.md from committed records and files."""
+    from dblocks.report.readme import write_readmes
 
-    print(write_readme())
+    print(*write_readmes(), sep="\n")

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import dblocks.reading
+from benchmarks.plan_time import more_rows
 from dblocks.config import CONFIG_DIR, resolve
 from dblocks.errors import UserError
 from dblocks.identity import run_name
 from dblocks.planning import make_plan
+from dblocks.reading import parse_yaml
 from dblocks.run import read_spec
 from tests.workflow.helpers import edit, environment
 
@@ -113,7 +116,7 @@ def test_skipped_data_takes_its_runs_out_and_leaves_the_others(config):
     assert set(plan.datasets()) == {"digits", "digits16", "austen", *SENTENCES}
     assert set(whole.run_of) - set(plan.run_of) == {"vit/forward_forward"}
     assert plan.records_of_row("vit/forward_forward") == []
-    assert len(plan.records_of("table_1")) == 3
+    assert len(plan.records_of("table_1")) == len(plan.tables["table_1"].rows) - 1
 
 
 def test_skipping_what_is_no_data_set_is_refused():
@@ -126,6 +129,22 @@ def test_the_command_line_reaches_every_run():
     for specs in of_rows(plan):
         training = specs[0].training
         assert (specs[0].compute.device, training.max_steps, training.batch_size) == ("cpu", 5, 32)
+
+
+def test_a_plan_reads_each_file_of_its_configuration_once(config, tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(dblocks.reading, "parse_yaml", lambda text: texts.append(text) or parse_yaml(text))
+    make_plan({"results_dir": str(tmp_path / "out")}, config).write()
+    assert sorted(texts) == sorted(path.read_bytes() for path in config.rglob("*.yaml"))
+
+
+def test_ten_times_the_rows_are_as_many_runs_of_their_own(config):
+    plan = make_plan({}, config)
+    before = sum(len(table.rows) for table in plan.tables.values()), len(set(plan.run_of.values()))
+    more_rows(config)
+    plan = make_plan({}, Path(shutil.copytree(config, config.parent / "more")))
+    after = sum(len(table.rows) for table in plan.tables.values()), len(set(plan.run_of.values()))
+    assert after == (10 * before[0], 10 * before[1])
 
 
 def test_specs_lie_in_the_folder_their_content_names(tmp_path):

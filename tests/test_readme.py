@@ -1,12 +1,16 @@
-"""README.md says what the files and committed records say."""
+"""README.md and config/README.md say what the files and committed records say."""
 
 from pathlib import Path
 
-from dblocks.report.readme import REPOSITORY, built_readme, figure_path, figures, reference_figure
+import pytest
+
+from dblocks.report.readme import DOCUMENTS, PART, REPOSITORY, built_readme, figure_path, figures, reference_figure
 
 
-def test_built_parts_are_in_sync():
-    text = (REPOSITORY / "README.md").read_text()
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_built_parts_are_in_sync(path):
+    text = path.read_text()
+    assert PART.search(text)
     assert built_readme(text) == text, "run `python -m dblocks readme`"
 
 

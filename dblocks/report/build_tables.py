@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dblocks.cells import Cell, table_cells
@@ -87,7 +87,10 @@ def plans_from_records(source: Path, config_dir: Path = CONFIG_DIR) -> list[Tabl
     claims = load_claims(tables, config_dir)
     scales = {record.spec.scale for _, record in records} | {m.request.scale for _, m in measured}
     for scale in sorted(scales):
-        own = [(path, record) for path, record in records if record.spec.scale == scale]
+        own = defaultdict(list)
+        for path, record in records:
+            if record.spec.scale == scale:
+                own[record.identity].append((path, record))
         for table in tables.values():
             found = {run: rows_records(run, scale, own, config_dir) for run in table.runs}
             names = dict.fromkeys(row.measurement for row in table.rows if row.measurement)
@@ -107,21 +110,21 @@ def plans_from_records(source: Path, config_dir: Path = CONFIG_DIR) -> list[Tabl
     return plans
 
 
-def rows_records(run: str, scale: str, records: Found, config_dir: Path = CONFIG_DIR) -> list[tuple[str, Record]]:
-    """The records that fill a row, by the rule of `tables_from_records`."""
+def rows_records(run: str, scale: str, records: Mapping[str, Found], config_dir: Path = CONFIG_DIR) -> Found:
+    """The records that fill a row, of a scale's by identity, by the rule of `plans_from_records`."""
     if scale in load_scales(config_dir):
         wanted = identity(resolve(run, scale, config_dir=config_dir))
-        if exact := [(path, record) for path, record in records if record.identity == wanted]:
-            return exact
-    experiment, _, variant = run.partition("/")
-    by_identity = defaultdict(list)
-    for path, record in records:
-        if (record.spec.experiment, record.spec.variant) == (experiment, variant):
-            by_identity[record.identity].append((path, record))
-    if len(by_identity) > 1:
-        folders = ", ".join(str(Path(found[0][0]).parent.parent) for found in by_identity.values())
+        if wanted in records:
+            return records[wanted]
+    named = [
+        own
+        for found in records.values()
+        if (own := [(path, made) for path, made in found if f"{made.spec.experiment}/{made.spec.variant}" == run])
+    ]
+    if len(named) > 1:
+        folders = ", ".join(str(Path(found[0][0]).parent.parent) for found in named)
         raise UserError(f"run '{run}' at scale {scale}: records of different settings in {folders}; keep one of them")
-    return next(iter(by_identity.values()), [])
+    return named[0] if named else []
 
 
 def rows_measurement(

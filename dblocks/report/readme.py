@@ -1,4 +1,4 @@
-"""The built parts of README.md: tables from committed records, and the tree from the files' first lines.
+"""The built parts of README.md and config/README.md: tables of committed records, the tree of files' first lines.
 
 A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `speed`, `costs <scale>`,
 `figure <table> <scale>` or `<table> <scale>`.
@@ -14,11 +14,13 @@ from pathlib import Path
 from dblocks.doctor import cost
 from dblocks.errors import UserError
 from dblocks.planning import make_plan
-from dblocks.report.build_tables import judged_cells, plans_from_records, tables_from_records
+from dblocks.report.build_tables import judged_cells, plans_from_records
 from dblocks.report.page_figures import dot_plot
 from dblocks.report.speed import speed_table
+from dblocks.report.table_files import markdown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "config" / "README.md")
 REFERENCE = REPOSITORY / "results" / "reference"
 PART = re.compile(r"(<!-- begin: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TREE = ("Snakefile", "workflow/rules/*.smk", "dblocks/**/*.py", "benchmarks/*.py")
@@ -95,20 +97,19 @@ def part(name: str) -> str:
             return f"![{words}]({figure_path(table, scale).relative_to(REPOSITORY)})\n"
         case [table, scale]:
             return reference_table(table, scale)
-    raise UserError(f"README.md: no built part is called '{name}'")
+    raise UserError(f"no built part is called '{name}'")
 
 
 def reference_table(name: str, scale: str) -> str:
     """A table in markdown, built from the committed records, without its title."""
-    with tempfile.TemporaryDirectory() as folder:
-        for path in tables_from_records(REFERENCE, Path(folder)):
-            if path == Path(folder) / scale / "tables" / f"{name}.md":
-                return path.read_text().partition("\n\n")[2]
+    for plan in plans_from_records(REFERENCE):
+        if (plan.table.table, plan.scale) == (name, scale):
+            return markdown(plan.table, *judged_cells(plan), scale).partition("\n\n")[2]
     raise UserError(f"{REFERENCE}: no records for {name} at scale {scale}")
 
 
 def built_readme(text: str) -> str:
-    """README.md with every built part made anew."""
+    """A document with every built part made anew."""
 
     def build(match: re.Match) -> str:
         return match[1] + part(match["name"]) + match[3]
@@ -116,17 +117,17 @@ def built_readme(text: str) -> str:
     return PART.sub(build, text)
 
 
-def write_readme() -> Path:
-    """Rewrite README.md's built parts; returns its path."""
-    path = REPOSITORY / "README.md"
-    text = path.read_text()
-    for table, scale in figures(text):
-        figure_path(table, scale).write_text(reference_figure(table, scale)[0])
-    path.write_text(built_readme(text))
-    return path
+def write_readmes() -> tuple[Path, ...]:
+    """Rewrite the built parts of the documents that have some; returns their paths."""
+    for path in DOCUMENTS:
+        text = path.read_text()
+        for table, scale in figures(text):
+            figure_path(table, scale).write_text(reference_figure(table, scale)[0])
+        path.write_text(built_readme(text))
+    return DOCUMENTS
 
 
 def figures(text: str) -> list[tuple[str, str]]:
-    """(table, scale) of every drawing in the README's text."""
+    """(table, scale) of every drawing in a document's text."""
     found = (match["name"].split() for match in PART.finditer(text))
     return [(words[1], words[2]) for words in found if words[0] == "figure"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,10 +70,13 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
         of_column = [cell for cell in cells if cell.column == column and cell.wanted.label == column.label]
         labels = dict.fromkeys(cell.label for cell in of_column if cell.metrics)
         header += [_heading(column, " / ".join(labels) or column.label)]
-    body = []
+    of_row = defaultdict(list)
+    for cell in cells:
+        of_row[cell.row] += [cell] if cell.column in shown else []
+    headings, body = table.facts, []
     for row in table.rows:
-        own = [cell for cell in cells if cell.row == row.row and cell.column in shown]
-        line = [row.row, *_facts(table, row, own)]
+        own = of_row[row.row]
+        line = [row.row, *_facts(headings, row, own)]
         line += ["yes" if mark in row.marks else "no" for mark in table.marks]
         for cell in own:
             paper = row.paper.get(cell.column.metric)
@@ -88,12 +92,12 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
     return [[*header, "Budget"], *body]
 
 
-def _facts(table: Table, row: Row, cells: Sequence[Cell]) -> list[str]:
+def _facts(headings: Sequence[str], row: Row, cells: Sequence[Cell]) -> list[str]:
     """A row's words, with the data set and metric of its first value."""
     own = [cell for cell in cells if cell.column.source == "record"] or cells
     first = next((cell for cell in own if cell.metrics), own[0])
     dataset = next((metric.dataset for metric in first.metrics.values()), first.paper_dataset)
-    return [row.facts.get(heading, "–").format(dataset=dataset, metric=first.label) for heading in table.facts]
+    return [row.facts.get(heading, "–").format(dataset=dataset, metric=first.label) for heading in headings]
 
 
 def _heading(column: Column, label: str) -> str:

@@ -45,7 +45,7 @@ CONFIGURATION: dict[str, Edit] = {
     "impossible embedders": Edit(
         VIT, "num_blocks: 3, embedders: own, target_table: trained}", BLOCKS, ("embedders 'own'", "target_table")
     ),
-    "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "end_to_end")),
+    "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "found 3")),
     "a patch of no width": Edit(VIT, "patch_size: 0, dropout: 0.1", NETWORK, ("patch_size", "found 0")),
     "patches that do not tile": Edit(VIT, "patch_size: 5, dropout: 0.1", NETWORK, ("patch_size", "5", "32×32")),
     "heads that do not divide": Edit(VIT, "heads: 5,", "heads: 4,", ("width 128", "heads 5")),
@@ -165,7 +165,7 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"override": {"training": {"batch_size": 10**6}}},
         ("batch_size", "1000000", "command line"),
     ),
-    "processes that do not divide": ({"override": {"compute": {"gpus": 3}}}, ("compute.gpus 3", "batch_size 16")),
+    "processes that do not divide": ({"override": {"compute": {"gpus": 3}}}, ("compute.gpus 3", "batch_size 64")),
     "another data set's name": ({"override_runs": {"vit": {"data": {"title": "cifar100"}}}}, ("title", "cifar100")),
     "a text that is not there": (
         {"override_runs": {"mdm": {"data": {"name": "characters", "path": "no.txt"}}}},

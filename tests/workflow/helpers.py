@@ -13,7 +13,7 @@ from typing import Any
 
 from dblocks.budget import budget_fraction
 from dblocks.claims import TablePlan, load_claims
-from dblocks.config import resolve
+from dblocks.config import CONFIG_DIR, resolve
 from dblocks.identity import identity
 from dblocks.record import Machine, Metric, Record, write_record
 from dblocks.report.build_tables import build_table
@@ -109,7 +109,7 @@ def make_record(
     return record_of(resolve(run, scale, seed, overrides), values or {"accuracy": 90.0 + seed})
 
 
-def record_of(spec: RunSpec, values: Mapping[str, float]) -> Record:
+def record_of(spec: RunSpec, values: Mapping[str, float], config_dir: Path = CONFIG_DIR) -> Record:
     """A record of `spec` with `values` as its metrics."""
     return Record(
         identity=identity(spec),
@@ -123,7 +123,7 @@ def record_of(spec: RunSpec, values: Mapping[str, float]) -> Record:
         evaluations_per_block=None,
         steps=1,
         parameters=1,
-        budget=budget_fraction(spec),
+        budget=budget_fraction(spec, config_dir),
         train_seconds=1.5,
         evaluate_seconds=0.5,
         peak_memory_bytes=2**20,

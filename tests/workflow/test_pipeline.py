@@ -12,9 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dblocks.config import load_scales
 from dblocks.measure.measurement import read_measurement
+from dblocks.plan import Plan
 from dblocks.planning import make_plan
 from dblocks.record import read_record
 from dblocks.tables import load_tables
@@ -29,7 +31,7 @@ from tests.workflow.helpers import (
     snakemake,
 )
 
-TABLES = load_tables()
+TABLES = {name: table for name, table in load_tables().items() if table.in_all}
 GATED = "skip=[imagenet256,llama2,llama2-tokenizer]"  # what only a person can bring
 CONFIG = ("--config", *TINY)
 NOTHING = "Nothing to be done"
@@ -53,6 +55,12 @@ def ended_well(process: subprocess.CompletedProcess) -> str:
     return process.stderr
 
 
+def runs_of_all(plan: Plan) -> set[str]:
+    """The runs that `all` brings to their records: those its tables read, and those that these need."""
+    runs = {plan.run_of[run] for table in TABLES.values() for run in table.runs if run in plan.run_of}
+    return runs | {needed for run in runs for needed in plan.needed[run].values()}
+
+
 def test_every_table_is_built(finished):
     for name, table in TABLES.items():
         folder = finished / "results" / "smoke" / "tables"
@@ -66,7 +74,7 @@ def test_every_table_is_built(finished):
 def test_every_run_has_a_record_a_log_and_a_benchmark(finished):
     root = finished / "results" / "smoke"
     records = sorted((root / "runs").glob("*/seed0/record.json"))
-    assert {path.parent.parent.name for path in records} == set(make_plan({"max_steps": 2, "max_samples": 4}).runs)
+    assert {path.parent.parent.name for path in records} == runs_of_all(make_plan({"max_steps": 2, "max_samples": 4}))
     for path in records:
         run = path.parent.parent.name
         assert read_record(path).spec.training.max_steps == 2
@@ -154,9 +162,11 @@ def test_another_setting_is_another_folder_and_the_old_one_stays(pipeline):
     before = training(pipeline)
     changed = ("--config", "max_steps=1", "wandb=off")
     process = snakemake(pipeline, "-n", "all", *changed)
-    runs = make_plan({"max_steps": 1}).runs
-    assert jobs(ended_well(process) + process.stdout).count("run") == len(runs)
-    assert len(list((pipeline / "results").rglob("spec.json"))) == 2 * len(runs)  # the old ones, and now as many new
+    plan = make_plan({"max_steps": 1})
+    assert jobs(ended_well(process) + process.stdout).count("run") == len(runs_of_all(plan))
+    assert len(list((pipeline / "results").rglob("spec.json"))) == 2 * len(
+        plan.runs
+    )  # the old ones, and now as many new
     assert training(pipeline) == before
 
 
@@ -202,14 +212,32 @@ def test_a_plan_needs_neither_data_nor_gpu_and_writes_only_specs(clone, scale):
     first = ended_well(process).splitlines()[0]
     assert all(word in first for word in (f"scale {scale}", "seeds 3", "nowhere"))
     planned = jobs(process.stderr + process.stdout)
-    rows = set(
-        make_plan({"scale": scale, "data_dir": "nowhere", "skip": ["imagenet256", "llama2", "llama2-tokenizer"]}).runs
-    )
-    assert (planned.count("run"), planned.count("table")) == (3 * len(rows), len(TABLES))
+    plan = make_plan({"scale": scale, "data_dir": "nowhere", "skip": ["imagenet256", "llama2", "llama2-tokenizer"]})
+    assert (planned.count("run"), planned.count("table")) == (3 * len(runs_of_all(plan)), len(TABLES))
     names = [Path(path).name for path in files_below(clone) - before]
     measured = {row.measurement for table in TABLES.values() for row in table.rows if row.measurement}
-    wanted = ["spec.json"] * 3 * len(rows) + ["request.json"] * len(measured) + [f"{table}.json" for table in TABLES]
+    # also of the tables that `all` leaves out
+    wanted = ["spec.json"] * 3 * len(plan.runs) + ["request.json"] * len(measured)
+    wanted += [f"{table}.json" for table in plan.tables]
     assert sorted(names) == sorted(wanted)
+
+
+def test_a_table_that_all_leaves_out_is_made_when_it_is_asked_for(clone):
+    process = snakemake(clone, "-n", "choices", "--config", "seeds=2", "scale=short", "data_dir=nowhere")
+    ended_well(process)
+    planned = jobs(process.stderr + process.stdout)
+    choices = load_tables()["choices"]
+    assert (planned.count("run"), planned.count("table")) == (2 * len(choices.rows), 1)
+
+
+def test_scheduling_options_are_snakemakes_and_let_a_cluster_be_filled_at_once(clone):
+    (line,) = re.findall(r"^SCHEDULING := (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    process = snakemake(clone, "-n", "table_1", *line.split())
+    assert jobs(ended_well(process) + process.stdout).count("table") == 1
+    profile = yaml.safe_load((REPOSITORY / "slurm" / "profile.yaml").read_text())
+    assert profile["scheduler-subsample"] >= profile["jobs"]
+    process = snakemake(clone, "-n", "table_1", "--profile", "slurm", "--config", "scale=smoke")
+    assert jobs(ended_well(process) + process.stdout).count("table") == 1
 
 
 def test_seeds_are_runs_of_their_own(clone):

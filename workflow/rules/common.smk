@@ -58,7 +58,7 @@ def measuring_threads(measurement):
 
 def wandb_files(suffix):
     """The files of all W&B reports."""
-    return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.tables, "overview")]
+    return [f"{ROOT}/wandb/{report}.{suffix}" for report in (*PLAN.in_all, "overview")]
 
 
 def table_files(table):

@@ -11,8 +11,8 @@ localrules:
 rule report:
     """Tables, claims, curves, samples and pictures of a scale on one page."""
     input:
-        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.tables],
-        tables=[table_files(table) for table in PLAN.tables],
+        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.in_all],
+        tables=[table_files(table) for table in PLAN.in_all],
     output:
         report(
             f"{ROOT}/report.html",

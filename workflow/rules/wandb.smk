@@ -23,8 +23,8 @@ rule wandb_reports:
 rule wandb_json:
     """The reports as JSON; nothing is sent."""
     input:
-        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.tables],
-        tables=[table_files(table) for table in PLAN.tables],
+        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.in_all],
+        tables=[table_files(table) for table in PLAN.in_all],
     output:
         wandb_files("json"),
     log:
@@ -43,7 +43,7 @@ rule wandb_json:
 rule wandb_push:
     """The reports at W&B, made or renewed; their addresses."""
     input:
-        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.tables],
+        plans=[f"{ROOT}/plans/{table}.json" for table in PLAN.in_all],
         reports=wandb_files("json"),
     output:
         wandb_files("url"),
