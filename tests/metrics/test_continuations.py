@@ -48,7 +48,9 @@ def test_mauve_has_the_prompt_and_the_continuation_alone_stands_beside(values, t
         "references_with_prompt": 4,
         "continuations_with_prompt": 8,
     }
-    assert (kept["continuations_with_prompt"][1] == teacher.features(["the cat the the the the the"])[0]).all()
+    alone = teacher.features(["the cat the the the the the"])[0]
+    # read in another batch, whose padding adds up in another order on some processors
+    assert kept["continuations_with_prompt"][1] == pytest.approx(alone, rel=1e-4, abs=1e-5)
     for name, ending in (("mauve", "_with_prompt"), ("mauve_continuation", "")):
         scores = mauve(kept[f"references{ending}"], kept[f"continuations{ending}"], 0).scores
         assert [found[f"{name}{which}"].value for which in ("", "_scale_0.2", "_scale_5")] == list(scores.values())
