@@ -47,6 +47,8 @@ schemas: setup  ## workflow/schemas from the typed configuration
 
 bench: setup  ## speed, with device and n
 	$(BIN)/python -m benchmarks.step_time
+	$(BIN)/python -m benchmarks.plain_vit
+	$(BIN)/python -m benchmarks.architectures
 	$(BIN)/python -m benchmarks.sampling_time
 	$(BIN)/python -m benchmarks.parallel_blocks
 	$(BIN)/python -m benchmarks.text_speed
