@@ -6,6 +6,7 @@ equal `part` it runs the same operations on tensors of the same shapes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class Step:
     sigma: Tensor | None = None
 
 
-class Method:
+class Method(ABC):
     """How a network is trained."""
 
     network: nn.Module
@@ -50,13 +51,13 @@ class Method:
         """Optimiser groups: `params`, and `lr` where it is not the spec's. All that can be trained, by default."""
         return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
 
+    @abstractmethod
     def draw(self, step: int) -> Drawn:
         """What step `step` is about, a function of (seed, step)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, drawn: Drawn) -> Tensor:
         """The scalar to minimise, a function of what was drawn and the weights."""
-        raise NotImplementedError
 
     def training_step(self, step: int) -> Step:
         """Both: the loss of step `step`."""
