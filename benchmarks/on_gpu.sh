@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that wants a CUDA GPU, in one call: tests, benchmarks, measurements, rows of Table 1. Stops at nothing.
+# What wants a CUDA GPU, in one call: tests, benchmarks of speed, rows of Table 1. Stops at nothing.
 #
 #     benchmarks/on_gpu.sh DATA_DIR OUT_DIR [EPOCHS]
 #
