@@ -19,7 +19,8 @@ from typing import Any
 
 from dblocks.budget import total_steps
 from dblocks.config import resolve
-from dblocks.identity import run_name
+from dblocks.identity import run_name, weights_identity
+from dblocks.needs import TRAINED
 from dblocks.record import RECORD, read_record
 from dblocks.spec import RunSpec
 from dblocks.tables import load_tables
@@ -35,12 +36,14 @@ def prepared(results: Path, data_dir: Path, name: str) -> Path:
     return folder / "manifest.json"
 
 
-def timed_run(spec: RunSpec, folder: Path, manifest: Path) -> float:
-    """Seconds of a whole process that brings a run to its record."""
+def timed_run(spec: RunSpec, folder: Path, manifest: Path, trainer: Path) -> float:
+    """Seconds of a whole process that brings a run to its record; the weights are another's where `trainer` is."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
     start = time.perf_counter()
     verb = ["run", folder / "spec.json", "--data", manifest, "--wandb", "off"]
+    if trainer != folder / RECORD:
+        verb += ["--need", f"{TRAINED}={trainer}"]
     subprocess.run([sys.executable, "-m", "dblocks", *map(str, verb)], check=True)
     return time.perf_counter() - start
 
@@ -51,16 +54,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     compute = {"compute": {"device": options.device}}
     budget = {"training": {"epochs": options.epochs, "warmup_epochs": options.epochs / 50}} if options.epochs else {}
     found: dict[str, Any] = {}
+    trainers: dict[tuple[str, int], Path] = {}  # rows that differ in how they predict alone are trained once
     for seed in range(options.seeds):
         for row in rows:
             spec, whole = (resolve(row, options.scale, seed, over) for over in (compute | budget, compute))
             manifest = prepared(options.results, options.data_dir, spec.data.name)
             folder = options.results / options.scale / "runs" / run_name(spec) / f"seed{seed}"
+            trainer = trainers.setdefault((weights_identity(spec), seed), folder / RECORD)
             if (folder / RECORD).exists():
                 continue
-            seconds = timed_run(spec, folder, manifest)
+            seconds = timed_run(spec, folder, manifest, trainer)
             record = read_record(folder / RECORD)
-            a_step = record.train_seconds / record.steps
+            a_step = 0 if record.trained_as else record.train_seconds / record.steps
             found.setdefault(row, []).append(
                 {
                     "seed": seed,
@@ -69,6 +74,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     "evaluate_seconds": record.evaluate_seconds,
                     "steps": record.steps,
                     "share_of_paper": record.budget,
+                    "trained_as": record.trained_as,
                     "metrics": {metric.name: metric.value for metric in record.metrics},
                     "projected_seconds": seconds + (total_steps(whole) - record.steps) * a_step,
                     "machine": record.machine.model_dump(),

@@ -12,7 +12,7 @@ from dblocks import verbs
 from dblocks.errors import Interrupted, UserError
 
 MODES = ("off", "offline", "online")
-ROLES = ("extractor", "autoencoder", "images", "features", "teacher")  # a teacher's goes on with its name
+ROLES = ("extractor", "autoencoder", "images", "features", "trained", "teacher")  # a teacher's goes on with its name
 
 
 def role(text: str) -> tuple[str, Path]:
@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
                 "default": [],
                 "type": role,
                 "metavar": "ROLE=PATH",
-                "help": "what it is evaluated with: extractor, autoencoder, images; features, teacher:<name>",
+                "help": "what it is evaluated with: extractor, autoencoder, images; features, teacher:<name>; and "
+                "trained: record of the run whose weights it takes, since only method.sampling differs",
             },
         ),
     )

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dblocks.data.sources import fingerprint
-from dblocks.spec import IDENTITY_SECTIONS, AutoregressiveTextSpec, DataSpec, RunSpec
+from dblocks.spec import (
+    IDENTITY_SECTIONS,
+    AutoregressiveTextSpec,
+    DataSpec,
+    DiffusionBlocksSpec,
+    RunSpec,
+    SamplingSpec,
+)
 from dblocks.versions import COMPONENTS, versions_of
 
 
@@ -43,6 +50,14 @@ def identity(spec: RunSpec) -> str:
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def weights_identity(spec: RunSpec) -> str:
+    """SHA-256 (hex) over all that decides a run's weights: its identity without how it predicts, `method.sampling`."""
+    method = spec.method
+    if isinstance(method, DiffusionBlocksSpec):
+        method = method.model_copy(update={"sampling": SamplingSpec()})
+    return identity(spec.model_copy(update={"method": method}))
 
 
 def data_fingerprint(data: DataSpec) -> str:

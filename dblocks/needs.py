@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+TRAINED = "trained"  # the role of the run whose weights are taken
+
 
 @dataclass
 class Needs:
@@ -14,7 +16,8 @@ class Needs:
     Attributes:
         paths: `extractor` and `autoencoder`: a record.json or a published weights' manifest; `images`: manifest of
             the images whose latents are the training data; `features` and `teacher:<name>`: language models that
-            judge text, as the first two.
+            judge text, as the first two; `trained`: the record of the run that has this one's weights, since it
+            differs in how it predicts alone.
         folder: the run's own, for samples and their picture; None where nothing is evaluated.
         on_progress: called whenever some samples more are on disk, so that starting again is worth it.
     """

@@ -16,6 +16,7 @@ from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, training_key
 from dblocks.measure.request import MEASUREMENT, REQUEST, Request
+from dblocks.needs import TRAINED
 from dblocks.record import BLOCK, RECORD
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
 from dblocks.tables import Table
@@ -34,6 +35,7 @@ class Plan:
         skipped: the data set whose absence skips a row, by "<experiment>/<variant>".
         config_dir: the configuration it was made of.
         needed: for each run, the run folder names of those whose weights it reads, by role.
+        trained_as: the run whose weights a run has, for those that differ from it in how they predict alone.
         measurements: the measurements that tables read, by their names in config/measurements.yaml.
         claims: the claims on all tables.
     """
@@ -45,6 +47,7 @@ class Plan:
     skipped: dict[str, str]
     config_dir: Path
     needed: dict[str, dict[str, str]]
+    trained_as: dict[str, str]
     measurements: dict[str, Request]
     claims: list[Claim]
 
@@ -131,7 +134,12 @@ class Plan:
         """The manifest of the arrays a run trains on: its prepared data, or their latents."""
         return self.manifest(training_key(self.runs[run][0]))
 
-    def needs_of(self, run: str) -> dict[str, Path]:
+    def trainer_of(self, run: str, seed: int) -> str | None:
+        """The run whose weights a run takes instead of training its own; None: it trains."""
+        trainer = self.trained_as.get(run)
+        return trainer if trainer and seed < len(self.runs[trainer]) else None
+
+    def needs_of(self, run: str, seed: int = 0) -> dict[str, Path]:
         """What a run reads besides its training data, by role: records, weights' manifests, images in pixels."""
         spec = self.runs[run][0]
         needs = {role: self.folder(self.needed[run][role], 0) / RECORD for role in spec.needed_runs()}
@@ -140,11 +148,13 @@ class Plan:
         needs |= {role: self.weights(name) for role, name in spec.needed_weights().items() if name not in skipped}
         if spec.generation is not None and spec.generation.latents is not None:
             needs["images"] = self.manifest(data_key(spec.data))
+        if trainer := self.trainer_of(run, seed):
+            needs[TRAINED] = self.folder(trainer, seed) / RECORD
         return needs
 
-    def needs_arguments(self, run: str) -> list[str]:
+    def needs_arguments(self, run: str, seed: int) -> list[str]:
         """`--need` arguments of `dblocks run`."""
-        return [part for role, path in self.needs_of(run).items() for part in ("--need", f"{role}={path}")]
+        return [part for role, path in self.needs_of(run, seed).items() for part in ("--need", f"{role}={path}")]
 
     def weights(self, name: str) -> Path:
         """The manifest of published weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,11 +12,11 @@ from dblocks.claims import load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, needed_specs, place_of, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
-from dblocks.identity import data_fingerprint, identity
+from dblocks.identity import data_fingerprint, identity, weights_identity
 from dblocks.measure.request import make_request
 from dblocks.plan import Plan
 from dblocks.reading import first_error
-from dblocks.spec import RunSpec
+from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.tables import load_tables
 from dblocks.weights import FROM_HUB
 
@@ -97,7 +98,22 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
             runs.setdefault(needed[run][role], [spec])
     read = dict.fromkeys(row.measurement for table in tables.values() for row in table.rows if row.measurement)
     measurements = {name: make_request(name, command_line, config_dir) for name in read}
-    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, measurements, claims)
+    trained_as = shared_trainings(runs)
+    return Plan(command_line, tables, runs, run_of, skipped, config_dir, needed, trained_as, measurements, claims)
+
+
+def shared_trainings(runs: Mapping[str, list[RunSpec]]) -> dict[str, str]:
+    """For each run that differs from an earlier one in how it predicts alone, that one: its weights serve both."""
+    first: dict[str, str] = {}
+    trained_as = {}
+    for run, specs in runs.items():
+        spec = specs[0]
+        # blocks in parallel have jobs of their own, before the run's
+        if isinstance(spec.method, DiffusionBlocksSpec) and not spec.in_parallel:
+            trainer = first.setdefault(weights_identity(spec), run)
+            if trainer != run:
+                trained_as[run] = trainer
+    return trained_as
 
 
 def check_runs(config_dir: Path = CONFIG_DIR) -> None:

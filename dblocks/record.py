@@ -82,7 +82,7 @@ class Record(Part):
     evaluate_seconds: float = Field(ge=0)
     peak_memory_bytes: int | None = Field(
         ge=0,
-        description="Allocator's peak on CUDA, else the process's resident peak; None: more than one process trained.",
+        description="Allocator's peak on CUDA, else the process's resident peak; None: not one process trained it.",
     )
     machine: Machine
     finished: datetime
@@ -91,6 +91,9 @@ class Record(Part):
         (), description="Published weights it was not measured with, for it was run without them."
     )
     weights: str = Field(description="File name of the final weights beside the record; its name holds its checksum.")
+    trained_as: str | None = Field(
+        None, description="Run and seed that these weights come from, where that is another; its training is told here."
+    )
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, None where it was not measured; `parameters` is the network's size."""

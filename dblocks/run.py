@@ -162,15 +162,17 @@ def train_and_evaluate(
     """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
     from dblocks.build import build
     from dblocks.machine import autocast, describe, peak_memory, set_up
-    from dblocks.needs import Needs
+    from dblocks.needs import TRAINED, Needs
+    from dblocks.shared_training import trainer_of
 
     check_data(spec, data)
     device = set_up(spec.compute)
     own = Needs(needs, folder, on_progress=lambda: setattr(attempt, "progress", True))
     method, task = build(spec, data, device, own)
     was_trained = any(folder.glob("weights-*.pt"))
-    in_one_process = not (was_trained or spec.in_parallel or spec.compute.gpus > 1 or any(folder.glob("step-*.pt")))
-    weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress)
+    resumed = was_trained or any(folder.glob("step-*.pt"))
+    in_one_process = not (resumed or TRAINED in needs or spec.in_parallel or spec.compute.gpus > 1)
+    weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress, needs.get(TRAINED))
     attempt.progress = not was_trained
     method.network.eval()
     start = time.monotonic()
@@ -195,6 +197,7 @@ def train_and_evaluate(
         wandb_id=wandb_id(spec),
         skipped=tuple(name for role, name in spec.needed_weights().items() if role not in needs),
         weights=weights.name,
+        trained_as=trainer_of(weights, needs.get(TRAINED)),
     )
     return record
 
@@ -219,27 +222,38 @@ def check_data(spec: RunSpec, data: PreparedData) -> None:
 
 
 def trained_weights(
-    spec: RunSpec, method: Method, folder: Path, device: torch.device, wandb_mode: str, progress: bool
+    spec: RunSpec,
+    method: Method,
+    folder: Path,
+    device: torch.device,
+    wandb_mode: str,
+    progress: bool,
+    trainer: Path | None = None,
 ) -> tuple[Path, float]:
     """Load the final weights into the method's network, training them first unless they are there, or joining them
     where the blocks were trained in parallel.
 
+    Args:
+        trainer: the record of the run that has trained them, if that was another.
     Returns: their file, and the seconds of training over all attempts.
     """
     from dblocks.block_run import join_blocks
     from dblocks.checkpoint import load_verified, load_weights, save_verified
+    from dblocks.shared_training import take_weights
     from dblocks.training import Trainer
 
     found = sorted(folder.glob("weights-*.pt"))
+    if not found and trainer:
+        found = [take_weights(spec, trainer, folder)]
     processes.same_for_all(not found)
     if not found and spec.in_parallel:
         found = [join_blocks(folder, method.network)]
     elif not found:
-        trainer = Trainer(spec, method, total_steps(spec), folder, device)
+        training = Trainer(spec, method, total_steps(spec), folder, device)
         with live_log(spec, folder, wandb_mode) as on_log:
-            trainer.run(progress, on_log)
+            training.run(progress, on_log)
         # the weights alone: the same training is the same file, however long it took
-        found = [save_verified(folder, "weights", {"network": trainer.final_weights()})]
+        found = [save_verified(folder, "weights", {"network": training.final_weights()})]
     try:
         state = load_verified(found[0])
         load_weights(method.network, state, found[0])

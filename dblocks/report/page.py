@@ -117,7 +117,7 @@ def facts(views: Sequence[RunView]) -> dict[str, str]:
     if not records:
         return {"Measured": "nothing yet"}
     budgets = [record.budget for record in records]
-    seconds = sum(record.train_seconds + record.evaluate_seconds for record in records)
+    seconds = sum(record.evaluate_seconds + (0 if record.trained_as else record.train_seconds) for record in records)
     commits = sorted({record.machine.commit or "none: not in a repository" for record in records})
     return {
         "Seeds": ", ".join(map(str, sorted({record.spec.seed for record in records}))),

@@ -108,6 +108,18 @@ def test_blocks_in_parallel_had_a_job_each(finished):
             assert (root / "benchmarks" / run / f"seed0-block{path.parent.name}.tsv").exists()
 
 
+def test_runs_that_differ_in_prediction_alone_were_trained_once(finished):
+    runs, plan = finished / "results" / "smoke" / "runs", make_plan({"max_steps": 2, "max_samples": 4})
+    shared = {
+        run: trainer for run, trainer in plan.trained_as.items() if (runs / run / "seed0" / "record.json").exists()
+    }
+    assert shared == {plan.run_of["vit/bridge_normalized"]: plan.run_of["vit/diffusion_blocks"]}
+    for run, trainer in shared.items():
+        taken, first = (read_record(runs / name / "seed0" / "record.json") for name in (run, trainer))
+        assert taken.trained_as == f"{trainer}/seed0" and taken.weights == first.weights
+        assert "step/s" not in (finished / "results" / "smoke" / "logs" / run / "seed0.log").read_text()
+
+
 def test_every_measurement_is_taken(finished):
     plan = make_plan({"max_steps": 2, "max_samples": 4})
     for name, request in plan.measurements.items():

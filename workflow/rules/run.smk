@@ -32,7 +32,7 @@ rule run:
         spec=ancient(f"{ROOT}/runs/{{run}}/seed{{seed}}/spec.json"),
         # not ancient: behind an ancient file that is made again, Snakemake forgets to ask what else is to be done
         data=lambda wildcards: str(PLAN.manifest_of(wildcards.run)),
-        needs=lambda wildcards: [str(path) for path in PLAN.needs_of(wildcards.run).values()],
+        needs=lambda wildcards: [str(path) for path in PLAN.needs_of(wildcards.run, int(wildcards.seed)).values()],
         blocks=lambda wildcards: [str(path) for path in PLAN.blocks_of(wildcards.run, int(wildcards.seed))],
     output:
         f"{ROOT}/runs/{{run}}/seed{{seed}}/record.json",
@@ -46,6 +46,6 @@ rule run:
         mem_mb=lambda wildcards: spec_of(wildcards).resources.mem_mb,
         runtime=lambda wildcards: spec_of(wildcards).resources.runtime_minutes,
     params:
-        needs=lambda wildcards: PLAN.needs_arguments(wildcards.run),
+        needs=lambda wildcards: PLAN.needs_arguments(wildcards.run, int(wildcards.seed)),
     shell:
         "python -m dblocks run {input.spec:q} --data {input.data:q} {params.needs:q} >> {log:q} 2>&1"
