@@ -24,6 +24,7 @@ from tests.workflow.helpers import edit
 TABLE = load_tables()["choices"]
 DEFAULT, *OTHERS = TABLE.rows
 SCALES = list(load_scales())
+UNIT_ROWS = "unit rows, "
 
 
 def fields(spec: RunSpec) -> dict[str, object]:
@@ -48,7 +49,7 @@ def difference(one: RunSpec, other: RunSpec) -> dict[str, object]:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(
     ("run", "row"),
-    [("vit/bridge_normalized", DEFAULT.run), ("vit/diffusion_blocks", "vit_choices/bridge_table_raw")],
+    [("vit/diffusion_blocks", DEFAULT.run), ("vit/bridge_normalized", "vit_choices/bridge_table_normalized")],
 )
 def test_table_1s_own_runs_are_rows_but_for_the_split(run, row, scale):
     own, choices = resolve(run, scale), resolve(row, scale)
@@ -62,8 +63,10 @@ def test_each_row_differs_in_the_one_field_that_its_name_says(row, scale):
     found = difference(resolve(DEFAULT.run, scale), resolve(row.run, scale))
     if row.row.startswith("embedders"):  # refused without a frozen table, which is a row of its own
         assert found.pop("method.target_table") == "frozen"
+    if row.row.startswith(UNIT_ROWS):
+        assert found.pop("method.sampling.bridge_table") == "normalized"
     ((field, value),) = found.items()
-    named, _, said = row.row.partition(": ")
+    named, _, said = row.row.removeprefix(UNIT_ROWS).partition(": ")
     assert field == f"method.{named}"
     assert said == f"{value:g}" if isinstance(value, float) else said == str(value)
 
@@ -73,7 +76,7 @@ def test_the_defaults_are_all_told_and_told_right():
     told = DEFAULT.note.replace("sampling bridge", "bridge").replace("4 steps", "steps 4").rstrip(".")
     words = dict(part.strip().split(" ") for part in told.replace(";", ",").split(","))
     for row in OTHERS:
-        name = row.row.partition(": ")[0]
+        name = row.row.removeprefix(UNIT_ROWS).partition(": ")[0]
         short = name.removeprefix("sampling.")
         value = default[f"method.{name}"]
         assert words[short] == (f"{value:g}" if isinstance(value, float) else str(value))
@@ -114,7 +117,11 @@ def measured() -> dict[str, dict[int, Record]]:
 
 def intervals(measured: dict[str, dict[int, Record]], row: Row) -> dict[str, tuple[float, float]]:
     """95 % interval of how much better a row is than what it is compared with, over paired seeds, by metric."""
-    base = "vit_choices/target_table_frozen" if row.row.startswith("embedders") else DEFAULT.run
+    base = DEFAULT.run
+    if row.row.startswith("embedders"):
+        base = "vit_choices/target_table_frozen"
+    elif row.row.startswith(UNIT_ROWS):
+        base = "vit_choices/bridge_table_normalized"
     found = {}
     for column in TABLE.columns:
         sign = 1 if column.better == "higher" else -1
@@ -126,7 +133,7 @@ def intervals(measured: dict[str, dict[int, Record]], row: Row) -> dict[str, tup
 
 
 def test_rows_that_only_predict_differently_have_the_weights_of_the_first(measured):
-    same = {row.run for row in OTHERS if row.row.startswith("sampling.")}
+    same = {row.run for row in OTHERS if row.row.startswith(("sampling.", UNIT_ROWS))}
     for row in OTHERS:
         alike = [measured[row.run][k].weights == measured[DEFAULT.run][k].weights for k in range(5)]
         assert alike == [row.run in same] * 5
@@ -135,7 +142,7 @@ def test_rows_that_only_predict_differently_have_the_weights_of_the_first(measur
 def test_the_readme_says_which_defaults_are_not_the_best_measured(measured):
     table = (REPOSITORY / "config" / "README.md").read_text().partition("by name\n")[2].partition("A sampler draws")[0]
     said = dict(re.findall(r"^\| `([\w.]+)`.*?\|.*?\|.*?\| (.*) \|$", table, re.MULTILINE))
-    rows = [row for row in OTHERS if not row.row.startswith("target_table")]
+    rows = [row for row in OTHERS if not row.row.startswith(("target_table", UNIT_ROWS))]
     found = {field: [intervals(measured, r) for r in rows if r.row.startswith(f"{field}: ")] for field in said}
     found = {field: there for field, there in found.items() if there}
     assert sum(map(len, found.values())) == len(rows)
@@ -162,12 +169,12 @@ def test_a_setting_of_what_is_extended_reaches_it_at_every_scale(config, scale):
     edit(vit, "    grad_clip: 1.0\n", "    grad_clip: 2.0\n")
     edit(
         vit,
-        "      bridge_normalized: {training: {learning_rate: 4.0e-3}}",
-        "      bridge_normalized: {training: {learning_rate: 7.0e-3}}",
+        "      diffusion_blocks: {training: {learning_rate: 4.0e-3}}",
+        "      diffusion_blocks: {training: {learning_rate: 7.0e-3}}",
     )
     edit(vit, "      training: {epochs: 20, warmup_epochs: 1}", "      training: {epochs: 21, warmup_epochs: 1}")
     for run in (DEFAULT.run, OTHERS[0].run):
-        own = resolve("vit/bridge_normalized", scale, config_dir=config).training
+        own = resolve("vit/diffusion_blocks", scale, config_dir=config).training
         assert resolve(run, scale, config_dir=config).training == own
         assert own.grad_clip == 2.0
         if scale != "paper":
@@ -176,7 +183,7 @@ def test_a_setting_of_what_is_extended_reaches_it_at_every_scale(config, scale):
 
 @pytest.mark.parametrize("other", ["vit/nothing", "nothing/diffusion_blocks", "vit", "vit_choices/default"])
 def test_what_cannot_be_extended_is_named(config, other):
-    edit(config / "runs" / "vit_choices.yaml", "extends: vit/bridge_normalized", f"extends: {other}")
+    edit(config / "runs" / "vit_choices.yaml", "extends: vit/diffusion_blocks", f"extends: {other}")
     with pytest.raises(UserError, match=f"vit_choices.yaml: extends: '{other}'") as error:
         make_plan({}, config)
     assert "\n" not in str(error.value)
