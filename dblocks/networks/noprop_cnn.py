@@ -151,9 +151,10 @@ def class_prototypes(images: Tensor, labels: Tensor, num_classes: int) -> Tensor
         if len(own) == 0:
             raise ValueError(f"class {label} has no image to be its prototype")
         flat = own.flatten(1).double()
-        # without the image itself: its distance 0 would move the median of small classes
-        distances = torch.cdist(flat, flat).fill_diagonal_(float("nan"))
-        medians = distances.nanmedian(dim=1).values.nan_to_num(0.0)
+        # without the image itself: its distance 0 would move the median of small classes; sorted, as CUDA's medians are
+        # refused where bits must repeat
+        distances = torch.cdist(flat, flat).fill_diagonal_(float("inf")).sort(dim=1).values
+        medians = distances[:, max(len(own) - 2, 0) // 2]
         chosen.append(own[medians.argmin()])
     return torch.stack(chosen)
 
