@@ -15,6 +15,7 @@ import gc
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,20 +129,20 @@ def one(experiment: str, scale: str, device: torch.device, readings: int, ceilin
     return found
 
 
-def measure(device: torch.device, scale: str, names: list[str], readings: int) -> dict[str, Any]:
-    """All of them, one after another."""
+def measure(device: torch.device, scale: str, names: list[str], readings: int) -> Iterator[dict[str, Any]]:
+    """All of them, one after another; gives what there is after each, so that what is cut off has shown something."""
     torch.set_num_threads(1)
     half = device.type == "cuda"
     ceiling = rates(device, torch.bfloat16 if half else torch.float32)
-    found, machine = {}, describe(resolve("vit/end_to_end", scale).compute, device)
+    found: dict[str, Any] = {}
+    machine = describe(resolve("vit/end_to_end", scale).compute, device).model_dump()
     for name in names:
         found[name] = one(name, scale, device, readings, ceiling)
         print(name, {key: entry["step_seconds"]["median"] for key, entry in found[name].items()}, flush=True)
         gc.collect()
         if half:
             torch.cuda.empty_cache()
-    about = {"benchmark": "architectures", "scale": scale, "rates": ceiling}
-    return {**about, "networks": found, "machine": machine.model_dump()}
+        yield {"benchmark": "architectures", "scale": scale, "rates": ceiling, "networks": found, "machine": machine}
 
 
 def main() -> None:
@@ -154,10 +155,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
     scale = options.scale or ("paper" if options.device == "cuda" else "smoke")
-    text = json.dumps(measure(torch.device(options.device), scale, options.only, options.readings), indent=1)
+    for found in measure(torch.device(options.device), scale, options.only, options.readings):
+        text = json.dumps(found, indent=1)
+        if options.out:
+            options.out.write_text(text + "\n")
     print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
