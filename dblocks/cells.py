@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dblocks.config import load_scales, resolve
+from dblocks.departures import departures
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.published import beside
@@ -47,6 +49,7 @@ class Cell:
         references: the same of the references of generated text, one a seed, where the column shows it.
         published: other publications' values by source, under the same rule as the paper's.
         marks: what the row is, by the table's marks.
+        departures: settings of its runs that are not the paper's, though their scale is.
     """
 
     table: str
@@ -65,6 +68,7 @@ class Cell:
     references: tuple[float, ...] = ()
     published: Mapping[str, float | None] = field(default_factory=dict)
     marks: Mapping[str, bool] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> Column:
@@ -194,19 +198,25 @@ def table_cells(
                 found = (measurements or {}).get(row.measurement or "")
                 cells.append(measured_cell(common, row.paper.get(column.metric), found))
             else:
-                cells.append(recorded_cell(table, row, common, records.get(run, []), missing.get(run)))
+                common["departures"] = departures_of(run, records.get(run, []))
+                cells.append(recorded_cell(table, row, common, run, records.get(run, []), missing.get(run)))
     return cells
 
 
 def recorded_cell(
-    table: Table, row: Row, common: Mapping[str, Any], found: Sequence[tuple[str, Record]], missing: str | None
+    table: Table,
+    row: Row,
+    common: Mapping[str, Any],
+    run: str | None,
+    found: Sequence[tuple[str, Record]],
+    missing: str | None,
 ) -> Cell:
     """A cell of records: one value a seed."""
     read, metric_key, records = common["read"], common["column"].metric, [record for _, record in found]
     metrics = {record.spec.seed: metric for record in records if (metric := read.of(record)) is not None}
     if len({metric.name for metric in metrics.values()}) > 1:
         raise UserError(f"row '{row.row}': {read.metric} and its substitute in records of one run")
-    data = records[0].spec.data.name if records else None
+    data = records[0].spec.data.name if records else planned_data(run, common["scale"])
     substituted = any(metric.name != read.metric for metric in metrics.values())
     on_paper_data = data == common["paper_dataset"] and not substituted
     return Cell(
@@ -235,6 +245,16 @@ def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[s
         records=(path,) if metric else (),
         measurement=measurement if metric else None,
     )
+
+
+def planned_data(run: str | None, scale: str) -> str | None:
+    """The data set that a run without records is configured for at a scale."""
+    return resolve(run, scale).data.name if run and scale in load_scales() else None
+
+
+def departures_of(run: str | None, found: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
+    """Settings of a run's records that are not the paper's; alike for all seeds."""
+    return departures(found[0][1].spec, run) if run and found else ()
 
 
 def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:

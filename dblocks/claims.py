@@ -137,15 +137,15 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
             interval, enough = mean_interval(differences), len(seeds)
         outcomes.append(judge_interval(interval, claim, enough))
         counts.append(len(seeds))
-        details.append(describe(comparison, differences, interval))
+        details.append(describe(comparison, differences, interval, left.wanted.decimals + 1))
     outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
     return Verdict(claim, outcome, min(counts), trend, "; ".join(details))
 
 
-def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float]) -> str:
+def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float], decimals: int) -> str:
     """One comparison in words."""
     subject = f"{comparison.left} − {comparison.right}" if comparison.right else comparison.left
     if not differences:
         return f"{subject}: not measured"
-    bounds = f", 95 % interval [{interval[0]:.2f}, {interval[1]:.2f}]" if len(differences) > 1 else ""
-    return f"{subject} = {statistics.fmean(differences):.2f}{bounds}"
+    bounds = f", 95 % interval [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]" if len(differences) > 1 else ""
+    return f"{subject} = {statistics.fmean(differences):.{decimals}f}{bounds}"

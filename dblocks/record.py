@@ -77,7 +77,8 @@ class Record(Part):
     parameters: int = Field(ge=1)
     budget: float = Field(gt=0, description="Training samples seen, as a fraction of the paper's for this row.")
     train_seconds: float = Field(
-        ge=0, description="Wall time of training over all attempts; of blocks in parallel, summed."
+        ge=0,
+        description="Wall time of training: of each attempt up to its last checkpoint; of blocks in parallel, summed.",
     )
     evaluate_seconds: float = Field(ge=0)
     peak_memory_bytes: int | None = Field(

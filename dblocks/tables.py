@@ -32,6 +32,9 @@ class Column(Part):
     unit: str
     better: Literal["higher", "lower"] | None = Field(description="None for what is no score, such as an entropy.")
     decimals: int = Field(2, ge=0)
+    statistic: Literal["value", "mean"] = Field(
+        "value", description="Of a metric that was evaluated several times: the least of them, or their mean."
+    )
     substitute: Substitute | None = None
     optional: bool = Field(False, description="Left out of the table where nothing of it was measured or skipped.")
     references: bool = Field(
@@ -42,7 +45,9 @@ class Column(Part):
 
     def of(self, record: Record | Measurement) -> Metric | None:
         """The column's metric in a record, else its substitute, else nothing."""
-        return record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+        found = record.metric(self.metric) or (self.substitute and record.metric(self.substitute.metric))
+        wants_mean = found is not None and self.statistic == "mean" and found.mean is not None
+        return found.model_copy(update={"value": found.mean}) if wants_mean else found
 
     def of_references(self, record: Record) -> Metric | None:
         """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""

@@ -46,7 +46,16 @@ def test_each_rows_paper_values_stand_beside_its_own_data_set():
     assert [c.paper for c in cells if c.column.metric == "fid_test"] == [39.83, 37.20, 12.09, 10.63]
     assert all(c.comparable for c in cells)
     other = cells_of({RUNS[0]: record(RUNS[0], data="cifar100"), RUNS[2]: record(RUNS[2], data="cifar10")})
-    assert {c.paper for c in other} == {None}
+    assert {c.paper for c in other if c.metrics} == {None}
+
+
+@pytest.mark.parametrize("scale", ["paper", "smoke"])
+def test_a_run_that_is_not_there_keeps_the_papers_value_where_its_data_would_be_the_papers(scale):
+    missing = {RUNS[2]: "skipped: imagenet256"}
+    found = {RUNS[0]: [("one.json", record(RUNS[0], scale))]}
+    cells = [c for c in table_cells(TABLE, scale, found, missing) if c.column.metric == "fid_test"]
+    assert [c.paper for c in cells] == ([39.83, 37.20, 12.09, 10.63] if scale == "paper" else [None] * 4)
+    assert not cells[1].metrics and cells[2].text() == "skipped: imagenet256"
 
 
 def test_train_and_test_are_columns_of_their_own():
@@ -71,7 +80,8 @@ def test_a_substitute_never_stands_beside_the_papers_value():
 
 def test_the_caption_says_what_the_features_are_and_which_evaluation_counts():
     text = provenance(cells_of({RUNS[0]: record(RUNS[0], kind="_classifier")}), "smoke", TABLE)
-    assert "Least of 2 evaluations a seed; features of: features_classifier" in text
+    assert "Least of 2 evaluations a seed (KID test: their mean); features of: features_classifier." in text
+    assert "Measured with" not in text
     smoke = provenance(cells_of({run: record(run, "smoke") for run in RUNS}), "smoke", TABLE)
     assert "The paper's values are for cifar10 and imagenet256 and do not stand beside these" in smoke
     assert "digits, test split, 500 samples" in smoke and "digits16, train split" in smoke

@@ -7,6 +7,8 @@ one reading is the mean of as many steps of each kind, so that every reading has
 
 from __future__ import annotations
 
+import copy
+import math
 import statistics
 import tempfile
 import time
@@ -57,7 +59,13 @@ class Pace:
         self.round = trainer.spec.num_blocks
         batches = getattr(trainer.method.task, "batches", None)
         self.together = getattr(batches, "together", 1)  # steps whose batches are made at once
+        # batches are timed apart: the trainer keeps what it has made for its next steps
+        self.apart = copy.copy(trainer.method.task)
+        if batches is not None:
+            self.apart.batches = batches.anew()
         self._steps(FIRST_STEPS * self.round if device.type == "cuda" else self.round)
+        # a reading holds as many steps as are made at once, from the first of them on
+        self.next = math.ceil(self.next / self.together) * self.together
 
     def _steps(self, count: int) -> None:
         for step in range(self.next, self.next + count):
@@ -67,7 +75,7 @@ class Pace:
 
     def _batches(self, count: int) -> None:
         for step in range(self.next_batch, self.next_batch + count):
-            self.trainer.method.task.batch(step)
+            self.apart.batch(step)
         self.next_batch += count
 
     def read(self) -> list[float]:

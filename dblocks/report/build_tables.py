@@ -28,7 +28,9 @@ def judged_cells(plan: TablePlan) -> tuple[list[Cell], list[Verdict]]:
     Raises: UserError naming a record that is missing, broken or of another run.
     """
     cells = cells_of(plan)
-    trend = not all(cell.scale == "paper" and cell.comparable and cell.whole_budget for cell in cells)
+    trend = not all(
+        cell.scale == "paper" and cell.comparable and cell.whole_budget and not cell.departures for cell in cells
+    )
     return cells, [judge(claim, cells, trend) for claim in plan.claims]
 
 

@@ -86,7 +86,7 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
                 line += [_number_text(value, cell)] if (key, cell.column.metric) in with_source else []
             line.append(CellText(cell))
         budgets = [cell.budget for cell in own if cell.budget is not None]
-        body.append([*line, percentage(budgets[0] if budgets else None)])
+        body.append([*line, percentage(min(budgets, default=None))])
     if all(cell.column.source == "measurement" for cell in cells):
         return [header, *(line[:-1] for line in body)]
     return [[*header, "Budget"], *body]
@@ -140,10 +140,16 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
         f"Scale {scale}; {'; '.join(data)}; seeds "
         f"{', '.join(map(str, seeds))}; mean ± sd over seeds. Budget: training samples seen, as a share of the paper's."
     )
-    if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor):
-        evaluations = max(len(metric.values or ()) for metric in metrics)
-        how = f"Least of {evaluations} evaluations a seed; features of" if evaluations else "Measured with"
-        text += f" {how}: {'; '.join(extractors)}."
+    several = [metric for metric in metrics if metric.extractor and metric.values]
+    if extractors := dict.fromkeys(metric.extractor for metric in several):
+        means = dict.fromkeys(cell.wanted.label for cell in cells if cell.metrics and cell.wanted.statistic == "mean")
+        but = f" ({' and '.join(means)}: their mean)" if means else ""
+        evaluations = max(len(metric.values) for metric in several)
+        text += f" Least of {evaluations} evaluations a seed{but}; features of: {'; '.join(extractors)}."
+    if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor and not metric.values):
+        text += f" Measured with: {'; '.join(extractors)}."
+    for row, departures in {cell.row: cell.departures for cell in cells if cell.metrics and cell.departures}.items():
+        text += f" {row} is not set as in the paper: {', '.join(departures)}."
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):

@@ -103,7 +103,8 @@ def export(record: Record, folder: Path, mode: str) -> None:
             {
                 "budget": record.budget,
                 "parameters": record.parameters,
-                "train_seconds": record.train_seconds,
+                # of a run with another's weights it is that one's
+                **({"trained_as": record.trained_as} if record.trained_as else {"train_seconds": record.train_seconds}),
                 "device": record.machine.device,
                 "commit": record.machine.commit,
                 "identity": record.identity,

@@ -32,5 +32,9 @@ class Ahead:
         self._last, self._coming = step, {following: self._pool.submit(self._pinned, following)}
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in ready.result())
 
+    def anew(self) -> Ahead:
+        """The same tensors, with none made yet."""
+        return Ahead(self.make, self.device)
+
     def _pinned(self, step: int) -> tuple[Tensor, ...]:
         return tuple(tensor.pin_memory() for tensor in self.make(step))

@@ -61,6 +61,10 @@ class AugmentedImages:
         _, images, chosen = self._made[view]
         return images[here], chosen[here]
 
+    def anew(self) -> AugmentedImages:
+        """The same batches of the same images, with none made yet."""
+        return AugmentedImages(self.spec, self.images, self.finish)
+
     def _make(self, chunk: int, view: int) -> tuple[Tensor, Tensor]:
         steps = range(chunk * self.together, (chunk + 1) * self.together)
         chosen = torch.cat([self.order.indices(step) for step in steps])

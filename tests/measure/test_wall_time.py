@@ -7,7 +7,8 @@ import torch
 
 from dblocks.config import CommandLine
 from dblocks.measure.request import make_request
-from dblocks.measure.wall_time import measure, percentiles, timed_steps
+from dblocks.measure.wall_time import Pace, make_trainer, measure, percentiles, timed_steps
+from dblocks.tasks.arrays import AugmentedImages
 
 CPU = torch.device("cpu")
 
@@ -31,6 +32,24 @@ def test_every_block_is_timed_in_every_round(request_):
     assert all(value > 0 for values in times.values() for value in values)
     for i, whole_round in enumerate(times["blocks"]):
         assert whole_round == pytest.approx(sum(times["block"][3 * i : 3 * i + 3]))
+
+
+def test_each_reading_makes_its_batches_once(request_, tmp_path, monkeypatch):
+    made = []
+    make = AugmentedImages._make
+    monkeypatch.setattr(AugmentedImages, "_make", lambda self, *chunk: made.append(chunk) or make(self, *chunk))
+    trainer = make_trainer(request_.spec, CPU, tmp_path / "data")
+    trainer.method.task.batches.together = 4  # as if on CUDA
+    pace = Pace(trainer, CPU)
+    assert pace.round == 3 and pace.next == 4
+    for _ in range(3):
+        made.clear()
+        pace.read()
+        assert len(made) == pace.round, "one making a reading"
+        made.clear()
+        pace.read_batch()  # of a batch each, for the copy makes none ahead on a CPU
+        assert len(made) == 4
+        assert trainer.method.task.batches._made[0][0] == pace.next // 4 - 1, "what the trainer had is still there"
 
 
 def test_metrics_have_their_spread_count_and_share(request_):
