@@ -148,6 +148,10 @@ def test_the_readme_says_which_defaults_are_not_the_best_measured(measured):
     assert sum(map(len, found.values())) == len(rows)
     ahead = {field for field, there in found.items() if any(one["accuracy"][0] > 0 for one in there)}
     assert ahead == {field for field, words in said.items() if "**Not the best measured**" in words}
+    unit = [row for row in OTHERS if row.row.startswith(UNIT_ROWS)]
+    ahead = [row.row.removeprefix(UNIT_ROWS) for row in unit if intervals(measured, row)["accuracy"][0] > 0]
+    told = {field for field, words in said.items() if re.search("With unit rows .*ahead", words)}
+    assert {name.partition(": ")[0] for name in ahead} == told
     silent = {f for f, there in found.items() if all(lo <= 0 <= hi for one in there for lo, hi in one.values())}
     assert {field for field, words in said.items() if "no difference tells" in words} == silent - {
         "sampling.start_noise"
