@@ -22,7 +22,7 @@ from dblocks.config import resolve
 from dblocks.identity import run_name, weights_identity
 from dblocks.needs import TRAINED
 from dblocks.record import RECORD, read_record
-from dblocks.spec import RunSpec
+from dblocks.spec import ContrastiveForwardForwardSpec, RunSpec
 from dblocks.tables import load_tables
 
 
@@ -34,6 +34,15 @@ def prepared(results: Path, data_dir: Path, name: str) -> Path:
     verb = ["prepare", name, "--data-dir", data_dir, "--folder", folder]
     subprocess.run([sys.executable, "-m", "dblocks", *map(str, verb)], check=True)
     return folder / "manifest.json"
+
+
+def cut(whole: RunSpec, epochs: float) -> RunSpec:
+    """The same run of fewer epochs, all its phases cut alike: an average step then costs what it does in the whole."""
+    share = epochs / whole.training.epochs
+    fields: dict[str, Any] = {"training": {"epochs": epochs, "warmup_epochs": whole.training.warmup_epochs * share}}
+    if isinstance(whole.method, ContrastiveForwardForwardSpec):
+        fields["method"] = {"probe_epochs": whole.method.probe_epochs * share}
+    return whole.changed(fields)
 
 
 def timed_run(spec: RunSpec, folder: Path, manifest: Path, trainer: Path) -> float:
@@ -52,12 +61,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every row's seconds: of the process, of training alone, and of the whole budget."""
     rows = options.rows or list(load_tables()["table_1"].runs)
     compute = {"compute": {"device": options.device}}
-    budget = {"training": {"epochs": options.epochs, "warmup_epochs": options.epochs / 50}} if options.epochs else {}
     found: dict[str, Any] = {}
     trainers: dict[tuple[str, int], Path] = {}  # rows that differ in how they predict alone are trained once
     for seed in range(options.seeds):
         for row in rows:
-            spec, whole = (resolve(row, options.scale, seed, over) for over in (compute | budget, compute))
+            whole = resolve(row, options.scale, seed, compute)
+            spec = cut(whole, options.epochs) if options.epochs else whole
             manifest = prepared(options.results, options.data_dir, spec.data.name)
             folder = options.results / options.scale / "runs" / run_name(spec) / f"seed{seed}"
             trainer = trainers.setdefault((weights_identity(spec), seed), folder / RECORD)

@@ -68,7 +68,7 @@ def build(
     if not any(parameter.is_meta for parameter in method.network.parameters()):  # measure/memory.py holds no numbers
         method.network.to(device)
     if spec.compute.checkpoint_activations:
-        checkpoint_layers(method.network)
+        checkpoint_layers(method.network, compiled=wants_compile(spec.compute, device))
     if wants_compile(spec.compute, device):
         compile_parts(spec, method, task)
     return method, task
@@ -77,8 +77,9 @@ def build(
 def compile_parts(spec: RunSpec, method: Any, task: Any) -> None:
     """Have a method's network compiled: layer by layer, so that all share one graph, and the loss; in training with
     `blocks` the whole way to the loss instead, a graph for each block."""
-    for layer in getattr(method.network, "layers", ()):
-        layer.compile()
+    if not spec.compute.checkpoint_activations:  # else they are, within what is run again
+        for layer in getattr(method.network, "layers", ()):
+            layer.compile()
     # a vocabulary's logits are the largest tensor of a step: fused, no copy of them in float32 is made
     for has_loss in (task, method.network):
         if hasattr(has_loss, "loss"):
@@ -90,10 +91,15 @@ def compile_parts(spec: RunSpec, method: Any, task: Any) -> None:
         method.loss = torch.compile(method.loss, dynamic=False)  # else a block's number would be made a variable
 
 
-def checkpoint_layers(network: torch.nn.Module) -> None:
-    """Have every layer keep only what it is given, and run again in backward; the numbers stay the same."""
+def checkpoint_layers(network: torch.nn.Module, compiled: bool = False) -> None:
+    """Have every layer keep only what it is given, and run again in backward; the numbers stay the same.
+
+    Args:
+        compiled: compile what is run again; around it PyTorch compiles nothing.
+    """
     for layer in layers_of(network):
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        forward = torch.compile(layer.forward) if compiled else layer.forward
+        layer.forward = partial(checkpoint, forward, use_reentrant=False)
 
 
 def build_masked_text(

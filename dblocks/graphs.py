@@ -8,7 +8,7 @@ nothing of a step outlives it but weights, optimiser state and loss.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ class StepGraphs:
         if drawn.part not in self._inputs:
             self._inputs[drawn.part] = fixed(drawn)
         inputs = self._inputs[drawn.part]
-        torch._foreach_copy_(list(inputs.tensors), list(drawn.tensors))
+        copy_all(inputs.tensors, drawn.tensors)
         if drawn.part not in self.recorded:
             self._seen[drawn.part] += 1
             if self._seen[drawn.part] <= EAGER_STEPS:
@@ -77,6 +77,13 @@ class StepGraphs:
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             loss = self.act(drawn)
         return Recorded(graph, loss)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target, all of one type at once: mixed ones PyTorch would copy one by one."""
+    for kind in {target.dtype for target in targets}:
+        pairs = [(target, source) for target, source in zip(targets, sources, strict=True) if target.dtype == kind]
+        torch._foreach_copy_(*(list(side) for side in zip(*pairs, strict=True)))
 
 
 def fixed(drawn: Drawn) -> Drawn:

@@ -47,6 +47,7 @@ def set_up(compute: ComputeSpec) -> torch.device:
         )
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(compute.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any, and each filling is a kernel
     return pick_device(compute)
 
 
@@ -62,8 +63,14 @@ def wants_compile(compute: ComputeSpec, device: torch.device) -> bool:
 
 
 def wants_graphs(compute: ComputeSpec, device: torch.device) -> bool:
-    """Whether training steps are replayed as CUDA graphs: wherever CUDA's networks are compiled, on one GPU."""
-    return device.type == "cuda" and wants_compile(compute, device) and compute.gpus == 1
+    """Whether training steps are replayed as CUDA graphs: wherever CUDA's networks are compiled, on one GPU, and no
+    layer is run again, which reads the state of dropout's draws on the host."""
+    return (
+        device.type == "cuda"
+        and wants_compile(compute, device)
+        and compute.gpus == 1
+        and not compute.checkpoint_activations
+    )
 
 
 def peak_memory(device: torch.device) -> int:

@@ -254,6 +254,7 @@ def trained_weights(
             training.run(progress, on_log)
         # the weights alone: the same training is the same file, however long it took
         found = [save_verified(folder, "weights", {"network": training.final_weights()})]
+        training.let_go()
     try:
         state = load_verified(found[0])
         load_weights(method.network, state, found[0])

@@ -240,6 +240,13 @@ class Trainer:
         self.seconds = state["seconds"]
         return state["step"]
 
+    def let_go(self) -> None:
+        """Free what only training needs: recorded graphs hold the memory of a step, and this trainer with it."""
+        self.network.zero_grad(set_to_none=True)
+        self.graphs, self.optimizer, self._updated = None, None, {}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def final_weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated: the moving average where there is one."""
         return {**self.network.state_dict(), **(self.ema.shadow if self.ema else {})}

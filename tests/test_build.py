@@ -50,6 +50,16 @@ def test_blocks_are_compiled_once_each_and_agree_with_eager_ones(digits, tmp_pat
 
 
 @pytest.mark.slow
+def test_layers_that_run_again_are_compiled_too(digits, tmp_path):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    run = "vit/diffusion_blocks"
+    compiled = losses(run, digits, tmp_path, compile="on", checkpoint_activations=True)
+    assert compiled == pytest.approx(losses(run, digits, tmp_path), rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_compiled_layers_agree_with_eager_ones(run, digits, tmp_path):
     compiled = losses(run, digits, tmp_path, compile="on")

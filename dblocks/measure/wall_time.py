@@ -34,6 +34,9 @@ FIRST_STEPS = 8  # of each part, in which kernels are compiled and graphs record
 
 def make_trainer(spec: RunSpec, device: torch.device, folder: Path) -> Trainer:
     """A trainer on made-up data that is about to make its first step; blocks take turns."""
+    # networks that are measured side by side are compiled as each is by itself, for its own sizes
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
     fields = {"method": {"block_order": "rounds"}} if spec.num_blocks > 1 else {}
     spec = spec.changed(fields)
     set_up(spec.compute)

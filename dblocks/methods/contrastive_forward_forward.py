@@ -27,7 +27,8 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
         margin: added to positive cosines, which are then cut at 1: a pair this close gives no gradient.
     """
     features = F.normalize(features.float(), dim=-1)
-    cosines = features @ features.T
+    with torch.autocast(features.device.type, enabled=False):  # which would round the cosines, before τ magnifies them
+        cosines = features @ features.T
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positive = (labels[:, None] == labels[None, :]) & ~itself
     cosines = torch.where(positive, (cosines + margin).clamp(max=1.0), cosines) / temperature

@@ -105,6 +105,14 @@ class ComputeSpec(Part):
         False, description="Keep only what each layer is given and run it again in backward: less memory, more time."
     )
 
+    @model_validator(mode="after")
+    def _runs_again_what_is_compiled(self):
+        if self.checkpoint_activations and self.compile == "blocks":
+            raise ValueError(
+                "checkpoint_activations runs each layer again: compile 'on' goes with it, 'blocks' does not"
+            )
+        return self
+
 
 class LoggingSpec(Part):
     """Bookkeeping that changes no number."""

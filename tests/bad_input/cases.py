@@ -57,6 +57,12 @@ CONFIGURATION: dict[str, Edit] = {
     "a rate that rises": Edit(
         VIT, "min_learning_rate: 5.0", "min_learning_rate: 5.0e-5", ("min_learning_rate 5.0", "learning_rate")
     ),
+    "two ways to compile": Edit(
+        VIT,
+        "  task: classification\n  compute: {compile: blocks, checkpoint_activations: true}",
+        "  task: classification",
+        ("checkpoint_activations", "'blocks' does not"),
+    ),
     "no such data set": Edit(VIT, "name: cifar1000", "name: cifar100", ("data.name", "cifar1000", "digits")),
     "data of another kind": Edit(VIT, "name: text8", "name: cifar100", ("data.name", "text8", "no images")),
     "no such task": Edit(VIT, "task: clasification", "task: classification", ("task", "clasification")),

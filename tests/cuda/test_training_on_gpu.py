@@ -42,6 +42,12 @@ RUNS = (
 STEPS = 24
 
 
+@pytest.fixture(autouse=True)
+def compiled_anew() -> None:
+    """Layers of all networks share their code, of which PyTorch keeps eight compilations and runs the next as it is."""
+    torch._dynamo.reset()
+
+
 @pytest.fixture(scope="module")
 def data_of(digits, austen, tokens_folder):
     """data_of(run): the prepared data of one of RUNS."""

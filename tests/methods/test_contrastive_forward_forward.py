@@ -44,6 +44,14 @@ def test_loss_is_its_definition_pair_by_pair(seed, pairs, margin, temperature):
     assert found.shape == () and found.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_loss_is_not_rounded_where_the_network_is():
+    features, labels = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8).repeat(2)
+    exact = supervised_contrastive_loss(features, labels, 0.1, 0.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (features @ features.T).dtype == torch.bfloat16
+        assert torch.equal(supervised_contrastive_loss(features, labels, 0.1, 0.0), exact)
+
+
 def pair_at(angle: float) -> torch.Tensor:
     """Two features at an angle, the second movable."""
     return torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]], requires_grad=True)
