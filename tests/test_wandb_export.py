@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dblocks.identity import identity, run_name
 from dblocks.record import read_record
+from dblocks.report.wandb_export import export
 from dblocks.run import read_spec
 from dblocks.runlog import read_log
 from tests.workflow.helpers import dblocks, environment, one_line
@@ -106,6 +108,14 @@ def test_exporting_again_leaves_one_run(exported, digits_folder):
     (after,) = offline_runs(exported)
     assert after.name.partition("-smoke")[2] == before.name.partition("-smoke")[2]
     same_run(exported)
+
+
+def test_seconds_of_another_runs_training_are_not_this_runs(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "run", ignore=shutil.ignore_patterns("wandb"))
+    record = read_record(tmp_path / "run" / "record.json").model_copy(update={"trained_as": "another/seed0"})
+    export(record, tmp_path / "run", "offline")
+    (found,) = inspect(tmp_path / "run", "--summary")
+    assert found["summary"]["trained_as"] == "another/seed0" and "train_seconds" not in found["summary"]
 
 
 @pytest.mark.parametrize("key", [MISSING_KEY, {"WANDB_API_KEY": "malformed"}], ids=["missing", "malformed"])

@@ -97,6 +97,16 @@ def test_text_from_a_run_cannot_become_markup(tmp_path):
     assert "&lt;script&gt;alert(1)" in text and "<script>" not in text
 
 
+def test_time_of_training_is_told_once_where_runs_share_it(tmp_path):
+    trainer, other = make_record("vit/diffusion_blocks"), make_record("vit/bridge_normalized")
+    taken = other.model_copy(update={"trained_as": "vit-diffusion_blocks-a095a67b/seed0", "train_seconds": 86400.0})
+    save_records(tmp_path, [trainer, taken])
+    text = write_page(plans_from_records(tmp_path), tmp_path / "report.html").read_text()
+    assert "as vit-diffusion_blocks-a095a67b/seed0" in text and "86400" not in text
+    hours = (trainer.train_seconds + trainer.evaluate_seconds + other.evaluate_seconds) / 3600
+    assert f"{hours:.2g} hours of training and evaluation" in text
+
+
 def test_nothing_measured_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="no tables to report"):
         write_page([], tmp_path / "report.html")
