@@ -45,6 +45,8 @@ def identity(spec: RunSpec) -> str:
     for section, field, unset in later:
         if section.get(field, ...) == unset:
             del section[field]
+    if "generation" in content and content["generation"]["extractor"] == "classifier":
+        del content["generation"]["test_resize"]  # Inception's alone
     if content["method"].get("schedule") == "sampled":
         del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)

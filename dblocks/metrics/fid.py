@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dblocks.checkpoint import read_tensors
 from dblocks.data.files import sha256_of
@@ -45,9 +46,12 @@ class FeatureSet:
     kept: Tensor
 
 
-def inception(weights: Path, device: torch.device) -> Extractor:
+def inception(weights: Path, device: torch.device, resize: str = "tensorflow") -> Extractor:
     """torch-fidelity's Inception 2015, 2,048 features after the last pooling.
 
+    Args:
+        resize: how images come to 299 pixels: `tensorflow`, as within the network of 2015 and so in the ADM suite, or
+            `clean`, as clean-fid does it.
     Raises: UserError if the weights are not the published ones, by the checksum in their file's name (eight digits,
         which someone who wants to can meet), or hold anything else than tensors.
     """
@@ -65,10 +69,23 @@ def inception(weights: Path, device: torch.device) -> Extractor:
     tensors.seek(0)
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], tensors).to(device).eval()
 
-    def features(images: Tensor) -> Tensor:
-        return network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)[0]
+    # its layers lie in the order in which they are run, what maps images to pixels of [-1, 1] aside
+    layers = nn.Sequential(*(layer for name, layer in network.named_children() if name != "fc"), nn.Flatten())
 
-    return Extractor("", f"Inception 2015 ({digest[:8]})", features, device)
+    def features(images: Tensor) -> Tensor:
+        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        return network(images)[0] if resize == "tensorflow" else layers((clean_resize(images) - 128) / 128)
+
+    how = ", resized as by clean-fid" if resize == "clean" else ""
+    return Extractor("", f"Inception 2015 ({digest[:8]}){how}", features, device)
+
+
+def clean_resize(images: Tensor, size: int = 299) -> Tensor:
+    """Images [N, C, size, size], float32 in [0, 255], by Pillow's bicubic filter on each channel, and not rounded after
+    it, as clean-fid resizes (GaParmar/clean-fid, resize.py; Parmar et al. 2022)."""
+    # antialias: Pillow's kernel, which widens where it shrinks; without, PyTorch's is another
+    large = F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return large.clamp(0, 255)
 
 
 def _tensors_of(weights: Path) -> dict[str, Tensor]:

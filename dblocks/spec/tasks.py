@@ -132,6 +132,10 @@ class GenerationSpec(Part):
     extractor: Literal["inception", "classifier"] = Field(
         "inception", description="Features of FID: Inception 2015, or a classifier trained on the same data."
     )
+    test_resize: Literal["clean", "tensorflow"] = Field(
+        "clean",
+        description="How images come to Inception's 299 pixels, against the evaluation split: clean-fid's or train's.",
+    )
     classifier: str | None = Field(None, description="The <experiment>/<variant> that trains the classifier.")
     classifier_identity: str | None = Field(None, description="Identity of that run; filled in when resolved.")
     kid_subsets: int = Field(100, ge=1)
@@ -142,6 +146,10 @@ class GenerationSpec(Part):
     def _classifier_is_named(self):
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor 'classifier' needs classifier: the <experiment>/<variant> that trains it")
+        if self.extractor == "classifier" and self.test_resize != "clean":
+            raise ValueError(
+                "test_resize is Inception's, extractor 'classifier' reads images as they are: leave it out"
+            )
         return self
 
     def needed_runs(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from dblocks.spec import RunSpec
 from dblocks.tasks.ahead import Ahead
 from dblocks.tasks.arrays import AugmentedImages, EpochOrder, split_indices, to_device
 from dblocks.tasks.classification import Batch, Predictor
+
+if TYPE_CHECKING:
+    from dblocks.metrics.fid import Extractor
 
 SHOWN, SHOWN_CLASSES = 12, 10  # samples a class in the picture, and classes
 
@@ -134,29 +138,33 @@ class ImageGeneration:
         from dblocks.metrics.fid import feature_set, fid, kid
         from dblocks.metrics.reference import reference_set
 
-        generation, extractor = self.spec.generation, self._extractor()
-        drawn = [feature_set(extractor, samples.images()) for samples in repeats]
+        generation, drawn = self.spec.generation, {}
         metrics = []
         for split in (self.spec.data.train_split, self.spec.data.evaluation_split):
+            extractor = self._extractor(split)
+            if extractor.name not in drawn:
+                drawn[extractor.name] = [feature_set(extractor, samples.images()) for samples in repeats]
             real = reference_set(extractor, self.image_data, split, self.reference_limit)
             sizes = (generation.kid_subsets, generation.kid_subset_size)
             for name, values in (
-                (f"fid{extractor.kind}_{split}", [fid(fake, real) for fake in drawn]),
-                (f"kid{extractor.kind}_{split}", [kid(fake, real, *sizes) for fake in drawn]),
+                (f"fid{extractor.kind}_{split}", [fid(fake, real) for fake in drawn[extractor.name]]),
+                (f"kid{extractor.kind}_{split}", [kid(fake, real, *sizes) for fake in drawn[extractor.name]]),
             ):
                 metrics.append(self._metric(name, values, "", extractor.name, real.count, split))
         return metrics
 
-    def _extractor(self):
+    def _extractor(self, split: str) -> Extractor:
+        """The features that samples and a split are compared by."""
         from dblocks.metrics.fid import inception
         from dblocks.metrics.reference import classifier
 
-        path = self.needs.paths["extractor"]
-        if self.spec.generation.extractor == "classifier":
+        path, generation = self.needs.paths["extractor"], self.spec.generation
+        if generation.extractor == "classifier":
             return classifier(path, self.image_data, self.device)
         from dblocks.weights import weights_path
 
-        return inception(weights_path(path), self.device)
+        resize = "tensorflow" if split == self.spec.data.train_split else generation.test_resize
+        return inception(weights_path(path), self.device, resize)
 
     def write_samples(self, predictors: dict, folder: Path) -> None:
         """Nothing more: the grid of the samples that are measured is made while they are."""

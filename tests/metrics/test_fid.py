@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from dblocks.data.files import sha256_of
 from dblocks.errors import UserError
-from dblocks.metrics.fid import Extractor, FeatureSet, feature_set, fid, inception, kid
+from dblocks.metrics import fid as fid_module
+from dblocks.metrics.fid import Extractor, FeatureSet, clean_resize, feature_set, fid, inception, kid
 from dblocks.metrics.torchvision_import import ensure_torchvision
 
 CPU = torch.device("cpu")
@@ -146,3 +151,47 @@ def test_weights_that_are_not_inceptions_are_refused(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"something else")
     with pytest.raises(UserError, match="6726825d"):
         inception(tmp_path / "w.pth", CPU)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (256, 256), (400, 310)])
+def test_clean_resizing_is_pillows_channel_by_channel(size):
+    """What clean-fid does: floats, bicubic, cut to [0, 255], not rounded."""
+    array = np.random.default_rng(0).integers(0, 256, (2, 3, *size), dtype=np.uint8)
+    array[0, :, : size[0] // 2] = 255  # an edge, beyond which the filter overshoots
+    found = clean_resize(torch.from_numpy(array)).numpy()
+    for image, own in zip(array, found, strict=True):
+        for channel, resized in zip(image, own, strict=True):
+            large = Image.fromarray(channel.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+            assert np.abs(np.asarray(large).clip(0, 255) - resized).max() < 1e-2
+    assert found.max() == 255 and (found != found.round()).any()
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """untrained(resize): Inception as it is initialised, read from a file as the published weights are."""
+    ensure_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = tmp_path_factory.mktemp("inception") / "untrained.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        empty = io.BytesIO()
+        torch.save({}, empty)
+        empty.seek(0)
+        torch.manual_seed(0)
+        torch.save(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], empty).state_dict(), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fid_module, "INCEPTION_SHA256", sha256_of(path)[:8])
+        yield lambda resize: inception(path, CPU, resize)
+
+
+def test_both_ways_to_resize_are_the_same_network(untrained):
+    one, other = untrained("tensorflow"), untrained("clean")
+    assert one.kind == other.kind == "" and one.name != other.name and "clean-fid" in other.name
+    large = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(one.features(large), other.features(large), atol=1e-5)
+    small = large[:, :, :32, :32]
+    assert one.features(small).shape == other.features(small).shape == (2, 2048)
+    assert not torch.allclose(one.features(small), other.features(small), rtol=1e-3)
+    gray = small[:, :1]
+    assert torch.equal(other.features(gray), other.features(gray.expand(-1, 3, -1, -1)))

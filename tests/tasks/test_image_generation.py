@@ -9,6 +9,8 @@ from PIL import Image
 
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData, write_manifest
+from dblocks.errors import UserError
+from dblocks.identity import identity
 from dblocks.metrics.fid import Extractor
 from dblocks.metrics.reference import reference_set
 from dblocks.needs import Needs
@@ -150,3 +152,21 @@ def test_trying_out_compares_with_the_first_images_of_a_split_only(digits, split
     found, whole = (reference_set(extractor, digits, split, n) for n in (task.reference_limit, None))
     assert (task.samples, found.count) == (6, 6) and whole.count >= 360
     assert torch.equal(found.kept, whole.kept[:6])
+
+
+def test_the_way_to_inceptions_size_counts_where_inception_judges():
+    clean = resolve("dit_cifar10/end_to_end", "paper")
+    other = resolve("dit_cifar10/end_to_end", "paper", 0, {"generation": {"test_resize": "tensorflow"}})
+    assert clean.generation.test_resize == "clean" and identity(clean) != identity(other)
+    with pytest.raises(UserError, match="test_resize is Inception's"):
+        resolve("dit_cifar10/end_to_end", "smoke", 0, {"generation": {"test_resize": "tensorflow"}})
+
+
+def test_only_the_evaluation_split_is_resized_as_by_clean_fid(digits, monkeypatch, tmp_path):
+    (tmp_path / "weights.json").write_text("{}")
+    monkeypatch.setattr("dblocks.weights.weights_path", lambda path: path)
+    monkeypatch.setattr("dblocks.metrics.fid.inception", lambda path, device, resize: resize)
+    for chosen in ("clean", "tensorflow"):
+        task = task_of(digits, generation={"extractor": "inception", "test_resize": chosen})
+        task.needs.paths["extractor"] = tmp_path / "weights.json"
+        assert (task._extractor("train"), task._extractor("test")) == ("tensorflow", chosen)
