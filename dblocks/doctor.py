@@ -132,11 +132,11 @@ def room(plan: Plan, key: str) -> int:
 def cost(plan: Plan, table: str) -> Mapping[str, str]:
     """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
     runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
-    specs = [spec for run in runs for spec in plan.runs[run]]
-    waiting = [
-        spec for run in runs for spec in plan.runs[run] if not (plan.folder(run, spec.seed) / "record.json").exists()
-    ]
-    hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in waiting) / 60
+    specs = [(run, spec) for run in runs for spec in plan.runs[run]]
+    waiting = [(run, spec) for run, spec in specs if not plan.is_recorded(run, spec.seed)]
+    # what takes another run's weights is evaluated, in minutes
+    training = [spec for run, spec in waiting if plan.trainer_of(run, spec.seed) is None]
+    hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in training) / 60
     return {
         "table": table,
         "runs": f"{len(specs)}, {len(waiting)} to do",
@@ -160,6 +160,6 @@ def report(plan: Plan) -> tuple[str, bool]:
     width = max(len(finding.subject) for finding in findings)
     lines = [plan.first_line(), ""]
     lines += [f"{finding.state:8}{finding.subject.ljust(width)}  {finding.detail}" for finding in findings]
-    lines += ["", "Cost of what is not done yet (GPU-hours: the time limits the jobs ask for, an upper bound):"]
+    lines += ["", "Cost of what is not done yet (GPU-hours: the time limits of jobs that train, an upper bound):"]
     lines += ["  " + ", ".join(f"{key} {value}" for key, value in cost(plan, table).items()) for table in plan.tables]
     return "\n".join(lines), all(finding.state != "missing" for finding in findings)
