@@ -27,6 +27,7 @@ from dblocks.encode import load_codec
 from dblocks.errors import UserError
 from dblocks.metrics import fid
 from dblocks.metrics.mauve import read_features
+from dblocks.shared_training import take_weights
 from tests.bad_input.commands import TRIED
 from tests.workflow.helpers import record_of, save_records
 
@@ -118,6 +119,18 @@ def test_in_another_runs_weights_place(tmp_path, mark, attack):
     fitting(saved.parent, "weights", content)
     with pytest.raises(UserError, match="nothing of it was run"):
         load_codec(saved, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_in_the_place_of_weights_that_a_run_takes(tmp_path, mark, attack):
+    content = ATTACKS[attack](mark)
+    trainer, other = (resolve(run, "smoke") for run in ("vit/diffusion_blocks", "vit/bridge_normalized"))
+    name = fitting(tmp_path, "weights", content).name
+    (saved,) = save_records(tmp_path, [record_of(trainer, {"accuracy": 1.0}).model_copy(update={"weights": name})])
+    fitting(saved.parent, "weights", content)
+    with pytest.raises(UserError, match="nothing of it was run"):
+        take_weights(other, saved, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
