@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What wants a CUDA GPU, in one call: tests, benchmarks of speed, rows of Table 1. Stops at nothing.
+# What wants a CUDA GPU, in one call: tests, benchmarks of speed, memory, tables' rows. Stops at nothing.
 #
-#     benchmarks/on_gpu.sh DATA_DIR OUT_DIR [EPOCHS [STEP …]]
+#     benchmarks/on_gpu.sh DATA_DIR OUT_DIR [SHARE [STEP …]]
 #
 # DATA_DIR holds cifar100 (DATA.md). OUT_DIR gets logs, the benchmarks' JSON, and results/ with records as the pipeline
-# lays them out. With EPOCHS the rows of Table 1 are cut to so many at scale paper; with 0, and by default, they take
-# their 500. STEPs are run alone if given (their names are below); LIMIT=SECONDS ends each that takes longer. Needs
-# Python with this project's dependencies; Snakemake is not among those that are used here.
+# lays them out, at scale paper; with a SHARE below 1 rows train for that share of their budget. STEPs are run alone if
+# given (their names are below, most wanted first); LIMIT=SECONDS ends each that takes longer; TEXT=FILE is a text for
+# Table 3, named in its records as the file is. Needs Python with this project's dependencies, Snakemake aside.
 set -u
-data_dir=$1 out=$2 epochs=${3:-0} wanted=" ${*:4} "
+data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
@@ -30,7 +30,14 @@ step plain_vit python -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.
 step architectures python -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
 step sampling_time python -m benchmarks.sampling_time --out "$out/sampling_time.json"
 step text_speed python -m benchmarks.text_speed --out "$out/text_speed.json"
-cut=()
-[[ $epochs == 0 ]] || cut=(--epochs "$epochs")
-step table_1 python -m benchmarks.table_1 --data-dir "$data_dir" --results "$out/results" "${cut[@]}" --out "$out/table_1.json"
+step memory python -m benchmarks.measurements --results "$out/results"
+rows=(python -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share")
+step table_1 "${rows[@]}" --out "$out/table_1.json"
+step table_6 "${rows[@]}" --table table_6 --out "$out/table_6.json"
+if [[ -n ${TEXT:-} ]]; then
+    title=$(basename "$TEXT")
+    step table_3 "${rows[@]}" --table table_3 --override "{data: {name: characters, path: $TEXT, title: ${title%.*}}}" \
+        --out "$out/table_3.json"
+fi
+step choices "${rows[@]}" --table choices --out "$out/choices.json"
 echo "== end, ${SECONDS} s"

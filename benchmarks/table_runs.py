@@ -1,11 +1,12 @@
-"""Table 1 from its data to its records, timed end to end: every row a process of its own, as the pipeline starts it.
+"""A table's runs from data to records, timed end to end: every row a process of its own, as the pipeline starts it.
 
-    python -m benchmarks.table_1 --data-dir DIR [--scale short|paper] [--epochs N] [--rows RUN …] [--together]
+    python -m benchmarks.table_runs --data-dir DIR [--table TABLE] [--scale short|paper] [--share S] [--together]
 
-With fewer epochs than the scale's, each row's time at the whole budget is projected from the time of its steps and that
-of the rest (start, compilation, evaluation); a projection is named so. Records lie where the pipeline would put them,
-and those that are there are not made again. `--together` runs all rows of a seed at once, for one of these networks
-leaves much of a GPU idle. Prints one JSON object with device and n.
+For tables whose runs read no other run and no published weights (1, 3, 6, 9, choices). With a share of each row's
+budget, its time at the whole budget is projected from the time of its steps and that of the rest (start, compilation,
+evaluation); a projection is named so. Records lie where the pipeline would put them, and those that are there are not
+made again. `--together` runs all rows of a seed at once, for a small network leaves much of a GPU idle. Prints one JSON
+object with device and n, and writes it after every row.
 """
 
 from __future__ import annotations
@@ -15,34 +16,38 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dblocks.budget import total_steps
-from dblocks.config import resolve
-from dblocks.identity import run_name, weights_identity
+from dblocks.config import merge, resolve
+from dblocks.identity import data_key, run_name, weights_identity
 from dblocks.needs import TRAINED
 from dblocks.record import RECORD, read_record
-from dblocks.spec import ContrastiveForwardForwardSpec, RunSpec
+from dblocks.spec import ContrastiveForwardForwardSpec, DataSpec, RunSpec
 from dblocks.tables import load_tables
 
 
-def prepared(results: Path, data_dir: Path, name: str) -> Path:
+def prepared(results: Path, data_dir: Path, data: DataSpec) -> Path:
     """The manifest of the prepared data."""
-    folder = results / "data" / name
+    folder = results / "data" / data_key(data)
     if (folder / "manifest.json").exists():
         return folder / "manifest.json"
-    verb = ["prepare", name, "--data-dir", data_dir, "--folder", folder]
+    own = ["--path", data.path, "--title", data.title] if data.path else []
+    verb = ["prepare", data.name, "--data-dir", data_dir, "--folder", folder, *own]
     subprocess.run([sys.executable, "-m", "dblocks", *map(str, verb)], check=True)
     return folder / "manifest.json"
 
 
-def cut(whole: RunSpec, epochs: float) -> RunSpec:
+def cut(whole: RunSpec, share: float) -> RunSpec:
     """The same run of fewer epochs, all its phases cut alike: an average step then costs what it does in the whole."""
-    share = epochs / whole.training.epochs
-    fields: dict[str, Any] = {"training": {"epochs": epochs, "warmup_epochs": whole.training.warmup_epochs * share}}
+    epochs = {name: getattr(whole.training, name) * share for name in ("epochs", "warmup_epochs")}
+    fields: dict[str, Any] = {"training": epochs}
     if isinstance(whole.method, ContrastiveForwardForwardSpec):
         fields["method"] = {"probe_epochs": whole.method.probe_epochs * share}
     return whole.changed(fields)
@@ -78,9 +83,11 @@ class Planned:
 def planned(options: argparse.Namespace, seed: int) -> list[Planned]:
     """The runs of a seed that have no record yet."""
     runs, trainers = [], {}  # rows that differ in how they predict alone are trained once
-    for row in options.rows or load_tables()["table_1"].runs:
-        whole = resolve(row, options.scale, seed, {"compute": {"device": options.device}})
-        spec = cut(whole, options.epochs) if options.epochs else whole
+    for row in options.rows or load_tables()[options.table].runs:
+        whole = resolve(row, options.scale, seed, merge({"compute": {"device": options.device}}, options.override))
+        if whole.needed_runs() or whole.needed_weights():
+            raise SystemExit(f"{row} reads other runs or published weights: use snakemake")
+        spec = cut(whole, options.share) if options.share < 1 else whole
         folder = options.results / options.scale / "runs" / run_name(spec) / f"seed{seed}"
         trainer = trainers.setdefault(weights_identity(spec), folder / RECORD)
         runs.append(Planned(row, spec, whole, folder, trainer))
@@ -108,40 +115,46 @@ def timed(run: Planned, manifest: Path) -> dict[str, Any]:
     return found
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Every row's seconds: of the process, of training alone, and of the whole budget; and those of all."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every row's seconds: of the process, of training alone, and of the whole budget; and those of all, so far."""
     rows: dict[str, Any] = {}
     start, projected = time.perf_counter(), 0.0
     for seed in range(options.seeds):
         runs = planned(options, seed)
         for part in ([run for run in runs if run.trains], [run for run in runs if not run.trains]):
-            manifests = [prepared(options.results, options.data_dir, run.spec.data.name) for run in part]
+            manifests = [prepared(options.results, options.data_dir, run.spec.data) for run in part]
+            times = [0.0]
             with ThreadPoolExecutor(max(1, len(part)) if options.together else 1) as pool:
-                found = list(pool.map(timed, part, manifests))
-            for run, entry in zip(part, found, strict=True):
-                rows.setdefault(run.row, []).append(entry)
-            times = [entry["projected_seconds"] for entry in found]
-            projected += max(times, default=0) if options.together else sum(times)
-    whole = {"together": options.together, "seconds": time.perf_counter() - start, "projected_seconds": projected}
-    return {"benchmark": "table_1", "scale": options.scale, "rows": rows, **whole}
+                for run, entry in zip(part, pool.map(timed, part, manifests), strict=True):
+                    rows.setdefault(run.row, []).append(entry)
+                    times.append(entry["projected_seconds"])
+                    so_far = projected + (max(times) if options.together else sum(times))
+                    about = {"benchmark": "table_runs", "table": options.table, "scale": options.scale, "rows": rows}
+                    whole = {"seconds": time.perf_counter() - start, "projected_seconds": so_far}
+                    yield {**about, "together": options.together, **whole}
+            projected += max(times) if options.together else sum(times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True, help="where cifar100 lies (DATA.md)")
+    parser.add_argument("--data-dir", type=Path, required=True, help="where data sets lie (DATA.md)")
+    parser.add_argument("--table", choices=tuple(load_tables()), default="table_1")
     parser.add_argument("--scale", choices=("short", "paper"), default="paper")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--epochs", type=float, help="instead of the scale's; warm-up is as large a share of them")
+    parser.add_argument("--share", type=float, default=1.0, help="of each row's budget (default: all)")
+    parser.add_argument("--override", type=yaml.safe_load, default={}, help="fields of all runs, as '{data: {…}}'")
     parser.add_argument("--rows", nargs="+", metavar="RUN", help="such as vit/end_to_end (default: all of the table)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--together", action="store_true", help="all rows of a seed at once, on one GPU")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
-    text = json.dumps(measure(options), indent=1)
+    text = "{}"
+    for found in measure(options):
+        text = json.dumps(found, indent=1)
+        if options.out:
+            options.out.write_text(text + "\n")
     print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
