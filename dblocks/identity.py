@@ -111,3 +111,8 @@ def training_key(spec: RunSpec) -> str:
 def run_name(spec: RunSpec) -> str:
     """<experiment>-<variant>-<hash8>, the folder of a run's seeds."""
     return f"{spec.experiment}-{spec.variant}-{identity(spec)[:8]}"
+
+
+def wandb_id(spec: RunSpec) -> str:
+    """The id of a run at W&B: the same however often it is exported, so it is never there twice."""
+    return f"{spec.scale}-{run_name(spec)}-seed{spec.seed}"

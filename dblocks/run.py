@@ -14,29 +14,26 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
-from dblocks.identity import identity, run_name, training_fingerprint
+from dblocks.identity import identity, training_fingerprint, wandb_id
 from dblocks.owner import owned
 from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
-from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
 from dblocks.versions import versions_of
 
 if TYPE_CHECKING:
-    import torch
-
-    from dblocks.methods.method import Method
+    pass
 
 FAILED, SPEC = "failed.json", "spec.json"
 
@@ -161,6 +158,7 @@ def train_and_evaluate(
 ) -> Record:
     """Train from where the folder stands, evaluate, export to W&B where wanted; returns the record."""
     from dblocks.build import build
+    from dblocks.final_weights import final_weights
     from dblocks.machine import autocast, describe, peak_memory, set_up
     from dblocks.needs import TRAINED, Needs
     from dblocks.shared_training import trainer_of
@@ -172,7 +170,7 @@ def train_and_evaluate(
     was_trained = any(folder.glob("weights-*.pt"))
     resumed = was_trained or any(folder.glob("step-*.pt"))
     in_one_process = not (resumed or TRAINED in needs or spec.in_parallel or spec.compute.gpus > 1)
-    weights, seconds = trained_weights(spec, method, folder, device, wandb_mode, progress, needs.get(TRAINED))
+    weights, seconds = final_weights(spec, method, folder, device, wandb_mode, progress, needs.get(TRAINED))
     attempt.progress = not was_trained
     method.network.eval()
     start = time.monotonic()
@@ -219,67 +217,3 @@ def check_data(spec: RunSpec, data: PreparedData) -> None:
     """Raises: UserError if the prepared data is not what the run trains on."""
     if data.fingerprint != (wanted := training_fingerprint(spec)):
         raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
-
-
-def trained_weights(
-    spec: RunSpec,
-    method: Method,
-    folder: Path,
-    device: torch.device,
-    wandb_mode: str,
-    progress: bool,
-    trainer: Path | None = None,
-) -> tuple[Path, float]:
-    """Load the final weights into the method's network, training them first unless they are there, or joining them
-    where the blocks were trained in parallel.
-
-    Args:
-        trainer: the record of the run that has trained them, if that was another.
-    Returns: their file, and the seconds of training over all attempts.
-    """
-    from dblocks.block_run import join_blocks
-    from dblocks.checkpoint import load_verified, load_weights, save_verified
-    from dblocks.shared_training import take_weights
-    from dblocks.training import Trainer
-
-    found = sorted(folder.glob("weights-*.pt"))
-    if not found and trainer:
-        found = [take_weights(spec, trainer, folder)]
-    processes.same_for_all(not found)
-    if not found and spec.in_parallel:
-        found = [join_blocks(folder, method.network)]
-    elif not found:
-        training = Trainer(spec, method, total_steps(spec), folder, device)
-        with live_log(spec, folder, wandb_mode) as on_log:
-            training.run(progress, on_log)
-        # the weights alone: the same training is the same file, however long it took
-        found = [save_verified(folder, "weights", {"network": training.final_weights()})]
-        training.let_go()
-    try:
-        state = load_verified(found[0])
-        load_weights(method.network, state, found[0])
-    except ValueError as error:
-        raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
-    if not (seconds := [line["seconds"] for line in read_log(folder / "log.jsonl") if "seconds" in line]):
-        raise UserError(
-            f"{folder / 'log.jsonl'}: missing or damaged, and {found[0].name} is there; bring it back, or remove "
-            f"{folder} to train again"
-        )
-    return found[0], seconds[-1]
-
-
-def wandb_id(spec: RunSpec) -> str:
-    """The id of a run at W&B: the same however often it is exported, so it is never there twice."""
-    return f"{spec.scale}-{run_name(spec)}-seed{spec.seed}"
-
-
-@contextlib.contextmanager
-def live_log(spec: RunSpec, folder: Path, wandb_mode: str) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """What the trainer hands its log lines to besides the log: W&B when online, else nothing."""
-    if wandb_mode != "online":
-        yield None
-        return
-    from dblocks.report.wandb_export import stream
-
-    with stream(spec, wandb_id(spec), folder) as on_log:
-        yield on_log

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dblocks.cells import table_cells
 from dblocks.claims import TablePlan, load_claims
 from dblocks.config import load_experiments, resolve
 from dblocks.departures import departures
+from dblocks.filled_cells import table_cells
 from dblocks.report.build_tables import cells_of, judged_cells, plans_from_records
 from dblocks.report.readme import REFERENCE
 from dblocks.report.table_files import grid, provenance

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dblocks.cells import table_cells
 from dblocks.config import resolve
+from dblocks.filled_cells import table_cells
 from dblocks.report.page_figures import table_figure
 from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of

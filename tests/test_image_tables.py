@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dblocks.cells import table_cells
 from dblocks.config import resolve
 from dblocks.errors import UserError
+from dblocks.filled_cells import table_cells
 from dblocks.record import Metric, Record
 from dblocks.report.table_files import grid, provenance
 from dblocks.tables import load_tables

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dblocks.cells import table_cells
 from dblocks.checkpoint import save_verified
 from dblocks.config import resolve
 from dblocks.errors import UserError
+from dblocks.filled_cells import table_cells
 from dblocks.planning import make_plan
 from dblocks.record import write_record
 from dblocks.run import RESULT, finished

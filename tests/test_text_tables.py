@@ -2,7 +2,7 @@
 
 import pytest
 
-from dblocks.cells import table_cells
+from dblocks.filled_cells import table_cells
 from dblocks.report.table_files import grid
 from dblocks.tables import load_tables
 from tests.workflow.helpers import make_record

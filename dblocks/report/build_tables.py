@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dblocks.cells import Cell, table_cells
+from dblocks.cells import Cell
 from dblocks.claims import TablePlan, Verdict, judge, load_claims
 from dblocks.config import CONFIG_DIR, CommandLine, load_scales, resolve
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
+from dblocks.filled_cells import table_cells
 from dblocks.identity import identity
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.measure.request import MEASUREMENT, make_request

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dblocks.cells import table_cells
+from dblocks.filled_cells import table_cells
 from dblocks.report.page_figures import dot_plot, learning_curves, noise_partition
 from dblocks.tables import load_tables
 from tests.workflow.helpers import make_record
