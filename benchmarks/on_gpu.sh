@@ -9,6 +9,10 @@
 # Table 3, named in its records as the file is. Needs Python with this project's dependencies, Snakemake aside.
 set -u
 data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
+[[ $share =~ ^(1|0?\.[0-9]+)$ ]] || { echo "SHARE is above 0 and at most 1, as 0.04, not '$share'"; exit 2; }
+for name in ${*:4}; do
+    grep -q "step $name " "$0" || { echo "no step '$name'; there are: $(grep -oP '^ *(\w+=\S+ )?step \K\w+' "$0" | xargs)"; exit 2; }
+done
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
@@ -30,14 +34,16 @@ step plain_vit python -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.
 step architectures python -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
 step sampling_time python -m benchmarks.sampling_time --out "$out/sampling_time.json"
 step text_speed python -m benchmarks.text_speed --out "$out/text_speed.json"
-step memory python -m benchmarks.measurements --results "$out/results"
+step memory python -m benchmarks.measurements --kind memory --results "$out/results"
 rows=(python -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share")
 step table_1 "${rows[@]}" --out "$out/table_1.json"
 step table_6 "${rows[@]}" --table table_6 --out "$out/table_6.json"
 if [[ -n ${TEXT:-} ]]; then
-    title=$(basename "$TEXT")
-    step table_3 "${rows[@]}" --table table_3 --override "{data: {name: characters, path: $TEXT, title: ${title%.*}}}" \
+    title=$(basename "$TEXT") title=${title%.*}
+    step table_3 "${rows[@]}" --table table_3 --override "{data: {name: characters, path: $TEXT, title: $title}}" \
         --out "$out/table_3.json"
+else
+    echo "== table_3 left out: it wants TEXT=FILE"
 fi
 step choices "${rows[@]}" --table choices --out "$out/choices.json"
 echo "== end, ${SECONDS} s"

@@ -81,7 +81,7 @@ class Planned:
 
 
 def planned(options: argparse.Namespace, seed: int) -> list[Planned]:
-    """The runs of a seed that have no record yet."""
+    """The runs of a seed."""
     runs, trainers = [], {}  # rows that differ in how they predict alone are trained once
     for row in options.rows or load_tables()[options.table].runs:
         whole = resolve(row, options.scale, seed, merge({"compute": {"device": options.device}}, options.override))
@@ -91,14 +91,25 @@ def planned(options: argparse.Namespace, seed: int) -> list[Planned]:
         folder = options.results / options.scale / "runs" / run_name(spec) / f"seed{seed}"
         trainer = trainers.setdefault(weights_identity(spec), folder / RECORD)
         runs.append(Planned(row, spec, whole, folder, trainer))
-    return [run for run in runs if not (run.folder / RECORD).exists()]
+    return runs
 
 
-def timed(run: Planned, manifest: Path) -> dict[str, Any]:
-    """Make a run: its seconds, those of the whole budget, what its record says."""
-    seconds = timed_run(run.spec, run.folder, manifest, run.trainer)
+def timed(run: Planned, manifest: Path) -> dict[str, Any] | None:
+    """Make a run: its seconds, those of the whole budget, what its record says; None if it fails.
+
+    Of one that was there, or had begun, the seconds are its record's, which know of no start and no compilation.
+    """
+    seconds, begun = None, any(run.folder.glob("step-*.pt"))
+    if not (run.folder / RECORD).exists():
+        try:
+            seconds = timed_run(run.spec, run.folder, manifest, run.trainer)
+        except subprocess.CalledProcessError:
+            print(f"failed: {run.row}, seed {run.spec.seed}", flush=True)
+            return None
     record = read_record(run.folder / RECORD)
     a_step = 0 if record.trained_as else record.train_seconds / record.steps
+    if seconds is None or begun:
+        seconds = a_step * record.steps + record.evaluate_seconds
     found = {
         "seed": record.spec.seed,
         "seconds": seconds,
@@ -118,6 +129,7 @@ def timed(run: Planned, manifest: Path) -> dict[str, Any]:
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every row's seconds: of the process, of training alone, and of the whole budget; and those of all, so far."""
     rows: dict[str, Any] = {}
+    failed: list[str] = []
     start, projected = time.perf_counter(), 0.0
     for seed in range(options.seeds):
         runs = planned(options, seed)
@@ -126,13 +138,23 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             times = [0.0]
             with ThreadPoolExecutor(max(1, len(part)) if options.together else 1) as pool:
                 for run, entry in zip(part, pool.map(timed, part, manifests), strict=True):
-                    rows.setdefault(run.row, []).append(entry)
-                    times.append(entry["projected_seconds"])
+                    if entry is None:
+                        failed.append(f"{run.row}, seed {seed}")
+                    else:
+                        rows.setdefault(run.row, []).append(entry)
+                        times.append(entry["projected_seconds"])
                     so_far = projected + (max(times) if options.together else sum(times))
                     about = {"benchmark": "table_runs", "table": options.table, "scale": options.scale, "rows": rows}
                     whole = {"seconds": time.perf_counter() - start, "projected_seconds": so_far}
-                    yield {**about, "together": options.together, **whole}
+                    yield {**about, "failed": failed, "together": options.together, **whole}
             projected += max(times) if options.together else sum(times)
+
+
+def share(text: str) -> float:
+    """A share of a budget, above 0 and at most 1."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: above 0 and at most 1")
+    return float(text)
 
 
 def main() -> None:
@@ -141,7 +163,7 @@ def main() -> None:
     parser.add_argument("--table", choices=tuple(load_tables()), default="table_1")
     parser.add_argument("--scale", choices=("short", "paper"), default="paper")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--share", type=float, default=1.0, help="of each row's budget (default: all)")
+    parser.add_argument("--share", type=share, default=1.0, help="of each row's budget (default: all)")
     parser.add_argument("--override", type=yaml.safe_load, default={}, help="fields of all runs, as '{data: {…}}'")
     parser.add_argument("--rows", nargs="+", metavar="RUN", help="such as vit/end_to_end (default: all of the table)")
     parser.add_argument("--seeds", type=int, default=1)
@@ -149,12 +171,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
-    text = "{}"
+    found: dict[str, Any] = {}
     for found in measure(options):
-        text = json.dumps(found, indent=1)
         if options.out:
-            options.out.write_text(text + "\n")
-    print(text)
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+    if found["failed"]:
+        raise SystemExit(f"failed: {'; '.join(found['failed'])}")
 
 
 if __name__ == "__main__":

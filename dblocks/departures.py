@@ -8,8 +8,11 @@ from typing import Any
 from dblocks.config import resolve
 from dblocks.spec import IDENTITY_SECTIONS, RunSpec
 
-# how long is told by the budget, where it ran by the machine, and what it reads has an identity of its own
-TOLD_ELSEWHERE = {"epochs", "max_steps", "warmup_epochs", "probe_epochs", "compute"}
+# how long is told by the budget, and of phases by their share of it; what a run reads has an identity of its own
+BUDGET = {"epochs", "max_steps"}
+PHASES = {"warmup_epochs", "probe_epochs"}
+# the rest of where and how it is computed changes no more than rounding
+OF_COMPUTE = {"precision"}
 
 
 def departures(spec: RunSpec, run: str) -> tuple[str, ...]:
@@ -19,16 +22,20 @@ def departures(spec: RunSpec, run: str) -> tuple[str, ...]:
     """
     if spec.scale != "paper":
         return ()
-    own, papers = (dict(settings(one.model_dump(mode="json"))) for one in (spec, resolve(run, "paper")))
+    own, papers = (dict(settings(one)) for one in (spec, resolve(run, "paper")))
     names = [name for name in {**papers, **own} if own.get(name) != papers.get(name)]
     return tuple(f"{name} {shown(own.get(name))} (paper: {shown(papers.get(name))})" for name in names)
 
 
-def settings(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All that decides a run's numbers, by dotted name."""
-    for section in IDENTITY_SECTIONS:
-        if section not in TOLD_ELSEWHERE and content[section] is not None:
-            yield from leaves(section, content[section])
+def settings(spec: RunSpec) -> Iterator[tuple[str, Any]]:
+    """All that decides a run's numbers, its budget aside, by dotted name."""
+    content = spec.model_dump(mode="json", include=set(IDENTITY_SECTIONS))
+    for name, value in leaves("", content):
+        section, _, field = name.partition(".")
+        if field in PHASES:
+            yield f"{name} / epochs", round(value / spec.training.epochs, 9)
+        elif field not in BUDGET and (section != "compute" or field in OF_COMPUTE):
+            yield name, value
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -37,8 +44,8 @@ def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, inner in value.items():
-        if key not in TOLD_ELSEWHERE and not key.endswith(("_identity", "_identities")):
-            yield from leaves(f"{name}.{key}", inner)
+        if not key.endswith(("_identity", "_identities")):
+            yield from leaves(f"{name}.{key}" if name else key, inner)
 
 
 def shown(value: Any) -> str:

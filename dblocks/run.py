@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dblocks import processes
 from dblocks.budget import budget_fraction, total_steps
@@ -31,9 +30,6 @@ from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
 from dblocks.versions import versions_of
-
-if TYPE_CHECKING:
-    pass
 
 FAILED, SPEC = "failed.json", "spec.json"
 

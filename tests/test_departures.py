@@ -27,6 +27,13 @@ def test_what_is_configured_departs_from_nothing(run):
     ("run", "over", "said"),
     [
         ("vit/end_to_end", {"training": {"batch_size": 64}}, ["training.batch_size 64 (paper: 128)"]),
+        ("vit/end_to_end", {"compute": {"precision": "fp32"}}, ["compute.precision fp32 (paper: auto)"]),
+        ("vit/end_to_end", {"training": {"warmup_epochs": 0}}, ["training.warmup_epochs / epochs 0.0 (paper: 0.02)"]),
+        (
+            "vit/contrastive_forward_forward",
+            {"method": {"probe_epochs": 5}},
+            ["probe_epochs / epochs 0.01 (paper"],
+        ),
         ("vit/end_to_end", {"training": {"weight_decay": 0.5}}, ["training.weight_decay 0.5 (paper: 0.01)"]),
         ("vit/end_to_end", {"augment": {"rand_augment": None}}, ["augment.rand_augment.", "(paper: 2)"]),
         ("vit/diffusion_blocks", {"method": {"sampling": {"steps": 9}}}, ["method.sampling.steps 9 (paper: 4)"]),
@@ -41,7 +48,8 @@ def test_another_setting_is_named_with_both_values(run, over, said):
 
 
 @pytest.mark.parametrize(
-    "over", [{"training": {"epochs": 3, "warmup_epochs": 1}}, {"training": {"max_steps": 2}}, {"compute": {"gpus": 4}}]
+    "over",
+    [{"training": {"epochs": 50, "warmup_epochs": 1}}, {"training": {"max_steps": 2}}, {"compute": {"gpus": 4}}],
 )
 def test_how_long_and_where_is_told_elsewhere(over):
     assert departures(resolve("vit/end_to_end", "paper", 0, over), "vit/end_to_end") == ()
@@ -69,6 +77,16 @@ def test_a_verdict_on_other_settings_is_a_trend_and_the_table_names_them(tmp_pat
     text = provenance(cells, "paper", table)
     assert [verdict.trend for verdict in verdicts] == [changed] * len(claims)
     assert ("is not set as in the paper: training.batch_size 64 (paper: 256)" in text) == changed
+
+
+def test_all_runs_that_a_row_reads_are_told_of():
+    table = TABLES["headline"]
+    one = record_of(resolve("vit/end_to_end", "paper", 0, {"training": {"batch_size": 64}}), {"accuracy": 50.0})
+    steps = {"method": {"sampling": {"steps": 9}}}
+    other = record_of(resolve("vit/diffusion_blocks", "paper", 0, steps), {"accuracy": 50.0})
+    cells = table_cells(table, "paper", {"vit/end_to_end": [("a", one)], "vit/diffusion_blocks": [("b", other)]}, {})
+    text = provenance(cells, "paper", table)
+    assert "training.batch_size 64 (paper: 128), method.sampling.steps 9 (paper: 4)." in text
 
 
 def test_the_budget_of_a_row_is_the_least_of_all_it_reads(tmp_path):

@@ -59,7 +59,11 @@ class RunView:
     @staticmethod
     def _value(record: Record, name: str) -> str:
         metric = record.metric(name)
-        return "–" if metric is None else f"{metric.value:.5g}"
+        if metric is None:
+            return "–"
+        # evaluated several times: the least of them, and their mean
+        more = f" (mean {metric.mean:.5g})" if len(metric.values or ()) > 1 else ""
+        return f"{metric.value:.5g}{more}"
 
 
 def run_view(paths: Sequence[Path], page_folder: Path) -> RunView:

@@ -148,8 +148,9 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
         text += f" Least of {evaluations} evaluations a seed{but}; features of: {'; '.join(extractors)}."
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor and not metric.values):
         text += f" Measured with: {'; '.join(extractors)}."
-    for row, departures in {cell.row: cell.departures for cell in cells if cell.metrics and cell.departures}.items():
-        text += f" {row} is not set as in the paper: {', '.join(departures)}."
+    for row in dict.fromkeys(cell.row for cell in cells if cell.metrics and cell.departures):
+        named = dict.fromkeys(words for cell in cells if cell.row == row and cell.metrics for words in cell.departures)
+        text += f" {row} is not set as in the paper: {', '.join(named)}."
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):

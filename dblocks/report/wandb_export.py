@@ -97,6 +97,8 @@ def export(record: Record, folder: Path, mode: str) -> None:
             if line["step"] >= there:
                 session.log(history(line), step=line["step"])
         session.summary.update({metric.name: metric.value for metric in record.metrics})
+        several = [metric for metric in record.metrics if metric.mean is not None]
+        session.summary.update({f"{metric.name}_mean": metric.mean for metric in several})
         if record.peak_memory_bytes is not None:
             session.summary["peak_memory_bytes"] = record.peak_memory_bytes
         session.summary.update(

@@ -28,7 +28,8 @@ def table_report(plan: TablePlan, entity: str = "") -> wr.Report:
     """The report of one table: its text, the paper's values in it, a run set a row, and panels."""
     table, (cells, verdicts) = plan.table, judged_cells(plan)
     records = [cell for cell in cells if cell.metrics and cell.measurement is None]
-    measured = list(dict.fromkeys(cell.measured for cell in records))
+    means = {cell.measured for cell in records if cell.wanted.statistic == "mean"}
+    measured = [f"{name}_mean" if name in means else name for name in dict.fromkeys(cell.measured for cell in records)]
     blocks = sorted(losses_of(plan))
     panels = [
         *(wr.LinePlot(title=f"training loss, {name}", x="Step", y=[f"loss/{name}"]) for name in blocks),

@@ -117,7 +117,10 @@ def test_runs_that_differ_in_prediction_alone_were_trained_once(finished):
     for run, trainer in shared.items():
         taken, first = (read_record(runs / name / "seed0" / "record.json") for name in (run, trainer))
         assert taken.trained_as == f"{trainer}/seed0" and taken.weights == first.weights
-        assert "step/s" not in (finished / "results" / "smoke" / "logs" / run / "seed0.log").read_text()
+        logs = [finished / "results" / "smoke" / "logs" / name / "seed0.log" for name in (run, trainer)]
+        assert ["| 2/2 [" in log.read_text() for log in logs] == [False, True], "the bar of two steps"
+        own, other = (runs / name / "seed0" / "log.jsonl" for name in (run, trainer))
+        assert own.read_bytes() == other.read_bytes()
 
 
 def test_every_measurement_is_taken(finished):
