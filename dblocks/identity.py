@@ -45,8 +45,9 @@ def identity(spec: RunSpec) -> str:
     for section, field, unset in later:
         if section.get(field, ...) == unset:
             del section[field]
-    if "generation" in content and content["generation"]["extractor"] == "classifier":
-        del content["generation"]["test_resize"]  # Inception's alone
+    generation = content.get("generation", {})
+    if (generation.get("extractor"), generation.get("test_resize")) == ("classifier", "clean"):
+        del generation["test_resize"]  # Inception's alone
     if content["method"].get("schedule") == "sampled":
         del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)
