@@ -134,8 +134,9 @@ def cost(plan: Plan, table: str) -> Mapping[str, str]:
     runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
     specs = [(run, spec) for run in runs for spec in plan.runs[run]]
     waiting = [(run, spec) for run, spec in specs if not plan.is_recorded(run, spec.seed)]
-    # what takes another run's weights is evaluated, in minutes; the other is trained
+    # what takes another run's weights is evaluated, in minutes; the other is trained, unless it has been
     training = {(plan.trainer_of(run, spec.seed) or run, spec.seed): spec for run, spec in waiting}
+    training = {key: spec for key, spec in training.items() if not plan.is_recorded(*key)}
     hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in training.values()) / 60
     return {
         "table": table,

@@ -38,7 +38,9 @@ def final_weights(
 
     Args:
         trainer: the record of the run that has trained them, if that was another.
-    Returns: their file, and the seconds of training over all attempts.
+    Returns: their file, and the seconds of training, of each attempt up to its last checkpoint.
+    Raises: UserError if weights or log are damaged, or the other run's are none of this run's; Interrupted and
+        TrainingFailed as `Trainer.run`.
     """
     found = sorted(folder.glob("weights-*.pt"))
     if not found and trainer:

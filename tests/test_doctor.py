@@ -36,6 +36,15 @@ def test_the_cost_is_jobs_and_the_time_they_may_take(tmp_path):
     hours = sum(spec.resources.runtime_minutes for run in rows for spec in plan.runs[plan.run_of[run]]) / 60
     assert cost(plan, "table_1")["runs"] == f"{len(specs)}, {len(specs)} to do"
     assert cost(plan, "table_1")["GPU-hours"] == f"≤ {hours:.0f}"
+    # trained once, it costs no training more, though the run with its weights is still to be evaluated
+    trainer = plan.run_of["vit/diffusion_blocks"]
+    for spec in plan.runs[trainer]:
+        record = plan.folder(trainer, spec.seed) / "record.json"
+        record.parent.mkdir(parents=True)
+        record.touch()
+    left = hours - sum(spec.resources.runtime_minutes for spec in plan.runs[trainer]) / 60
+    assert cost(plan, "table_1")["runs"] == f"{len(specs)}, {len(specs) - 2} to do"
+    assert cost(plan, "table_1")["GPU-hours"] == f"≤ {left:.0f}"
 
 
 def test_no_key_is_ever_shown(tmp_path):
