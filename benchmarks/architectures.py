@@ -32,17 +32,17 @@ from dblocks.measure.operations import steps_of
 from dblocks.measure.wall_time import Pace, make_trainer, seconds
 from dblocks.spec import RunSpec
 
-# experiment: baseline, block-wise run, samples a step on a GPU of 80 GB where the paper's batch does not fit one
+# experiment: baseline, block-wise run
 ARCHITECTURES = {
-    "vit": ("end_to_end", "diffusion_blocks", None),
-    "vit_tiny": ("end_to_end", "diffusion_blocks", None),
-    "noprop": ("backprop", "diffusion_blocks", None),
-    "dit_cifar10": ("end_to_end", "diffusion_blocks", None),
-    "dit_imagenet": ("end_to_end", "diffusion_blocks", 64),
-    "mdm": ("end_to_end", "diffusion_blocks", 128),
-    "ar_lm1b": ("end_to_end", "diffusion_blocks", 64),
-    "ar_owt": ("end_to_end", "diffusion_blocks", 16),
-    "huginn": ("recurrent_depth", "diffusion_blocks", 32),
+    "vit": ("end_to_end", "diffusion_blocks"),
+    "vit_tiny": ("end_to_end", "diffusion_blocks"),
+    "noprop": ("backprop", "diffusion_blocks"),
+    "dit_cifar10": ("end_to_end", "diffusion_blocks"),
+    "dit_imagenet": ("end_to_end", "diffusion_blocks"),
+    "mdm": ("end_to_end", "diffusion_blocks"),
+    "ar_lm1b": ("end_to_end", "diffusion_blocks"),
+    "ar_owt": ("end_to_end", "diffusion_blocks"),
+    "huginn": ("recurrent_depth", "diffusion_blocks"),
 }
 OPTIMIZER_BYTES = 28  # a weight of float32: read with its gradient and two moments, written with the moments
 
@@ -70,7 +70,7 @@ def counts(spec: RunSpec, folder: Path, half: bool) -> dict[str, float]:
     Args:
         half: what is saved for backward is saved in 16 bits.
     """
-    spec = accounting_spec(spec, None)
+    spec = accounting_spec(spec, spec.samples_at_once)
     data = made_up_data(spec, folder)
     found = []
     for step in range(spec.num_blocks):
@@ -86,20 +86,20 @@ def counts(spec: RunSpec, folder: Path, half: bool) -> dict[str, float]:
     return {"operations": operations, "bytes": moved}
 
 
-def spec_of(experiment: str, variant: str, scale: str, device: str, samples: int | None) -> RunSpec:
-    """A run of the paper's or smoke's shape, as many samples a step as fit."""
-    batch = {"batch_size": samples} if samples and scale == "paper" else {}
-    return resolve(f"{experiment}/{variant}", scale, 0, {"compute": {"device": device}, "training": batch})
+def spec_of(experiment: str, variant: str, scale: str, device: str) -> RunSpec:
+    """A run of the paper's or smoke's shape, as many samples a step as go through its network at once."""
+    spec = resolve(f"{experiment}/{variant}", scale, 0, {"compute": {"device": device}})
+    return spec.changed({"training": {"batch_size": spec.samples_at_once}})
 
 
 def one(experiment: str, scale: str, device: torch.device, readings: int, ceiling: dict[str, float]) -> dict[str, Any]:
     """Baseline and blocks of one architecture."""
-    baseline, blocks, samples = ARCHITECTURES[experiment]
+    baseline, blocks = ARCHITECTURES[experiment]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         paces = {}
         for key, variant in (("whole", baseline), ("block", blocks)):
-            spec = spec_of(experiment, variant, scale, device.type, samples)
+            spec = spec_of(experiment, variant, scale, device.type)
             half = autocast(spec.compute, device)._enabled
             if key == "whole" and experiment == "huginn":  # of random depth: its mean, and no count of bytes
                 counted = {"operations": steps_of(spec, vocabulary_size(spec.task.tokenizer)).whole}

@@ -45,6 +45,8 @@ def identity(spec: RunSpec) -> str:
     for section, field, unset in later:
         if section.get(field, ...) == unset:
             del section[field]
+    if spec.micro_batches == 1:  # likewise, and where it is not reached it cuts nothing
+        del content["compute"]["micro_batch"]
     generation = content.get("generation", {})
     if (generation.get("extractor"), generation.get("test_resize")) == ("classifier", "clean"):
         del generation["test_resize"]  # Inception's alone

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,8 @@ class Trainer:
     def run(self, progress: bool = False, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Train to the end, handing each log line to `on_log` as well.
 
-        Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite.
+        Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite; UserError if
+            the GPU's memory is too small.
         """
         start = self._restore()
         self._since = saved = time.monotonic()
@@ -123,6 +124,7 @@ class Trainer:
             contextlib.closing(self._open_log(start, on_log)) as log,
             contextlib.closing(progress_bar(start, self.total, progress)) as bar,
             flag_on_sigterm() as stop,
+            self._memory_full_in_one_line(),
         ):
             for step in range(start, self.total):
                 self.train_step(step)
@@ -141,6 +143,17 @@ class Trainer:
         self._tick()
         if not all(weight.isfinite().all() for weight in self.final_weights().values()):
             raise TrainingFailed(f"weights are not finite after the last step, {self.total}; {REMEDY}")
+
+    @contextlib.contextmanager
+    def _memory_full_in_one_line(self) -> Iterator[None]:
+        """Turns what PyTorch says of a full GPU into one line with what to do."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{self.folder}: the GPU has no memory for {self.spec.samples_at_once} samples at once; set "
+                "compute.micro_batch to less, compute.checkpoint_activations, or compute.gpus to more"
+            ) from error
 
     def _open_log(self, start: int, on_log: Callable[[dict[str, Any]], None] | None) -> Any:
         """The log, which the first process writes."""
@@ -166,14 +179,18 @@ class Trainer:
         self.buffer.add(step, Step(loss, drawn.block, drawn.sigma))
 
     def _update(self, drawn: Drawn) -> Tensor:
-        """From what was drawn to updated weights; returns the loss."""
+        """From what was drawn to updated weights; returns the loss, which is the mean over micro-batches."""
         self.network.train()
-        with autocast(self.spec.compute, self.device):
-            loss = self.method.loss(drawn)
-        # None, not zero: weights outside the active block must not move, nor their moments (paper, Section 3)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        loss = processes.average(self.network.parameters(), loss)
+        losses: list[Tensor] = []
+        for part in drawn.parts(self.spec.micro_batches):
+            with autocast(self.spec.compute, self.device):
+                loss = self.method.loss(part)
+            if not losses:
+                # None, not zero: weights outside the active block must not move, nor their moments (paper, Section 3)
+                self.optimizer.zero_grad(set_to_none=True)
+            loss.backward(torch.full_like(loss, 1 / self.spec.micro_batches))
+            losses.append(loss.detach())
+        loss = processes.average(self.network.parameters(), torch.stack(losses).mean())
         if drawn.part is None or drawn.part not in self._updated:
             self._updated[drawn.part] = {n: p for n, p in self.network.named_parameters() if p.grad is not None}
         if self.spec.training.grad_clip is not None:

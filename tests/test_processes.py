@@ -117,12 +117,12 @@ def test_as_many_processes_as_are_wanted_or_none(specs, digits, tmp_path, monkey
     ("run", "over", "message"),
     [
         ("vit/diffusion_blocks", {"compute": {"gpus": 3}}, "gpus 3 does not divide training.batch_size 64"),
-        ("vit/contrastive_forward_forward", {"compute": {"gpus": 2}}, "train on one"),
-        ("autoencoder/latents", {"compute": {"gpus": 2}}, "train on one"),
+        ("vit/contrastive_forward_forward", {"compute": {"gpus": 2}}, "cannot be trained on shares"),
+        ("autoencoder/latents", {"compute": {"gpus": 2}}, "cannot be trained on shares"),
         (
             "noprop/diffusion_blocks",
             {"compute": {"gpus": 2}},
-            "noprop_cnn, classification by diffusion_blocks train on one",
+            "noprop_cnn, classification by diffusion_blocks cannot be trained on shares",
         ),
         ("vit/isolated_parallel", {"compute": {"gpus": 2}}, "each block's job has one"),
         ("vit/diffusion_blocks", {"compute": {"gpus": 2}, "method": {"weighting": "official"}}, "no mean over samples"),

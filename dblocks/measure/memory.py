@@ -50,11 +50,12 @@ class Account:
         return self.parameters + self.gradients + self.optimizer + self.average + self.activations
 
 
-def accounting_spec(spec: RunSpec, micro_batch: int | None) -> RunSpec:
-    """The run as it is accounted: one micro-batch a step, blocks in turn, float32, on a CPU without a compiler."""
-    fields: dict[str, Any] = {"compute": {"device": "cpu", "precision": "fp32", "compile": "off"}}
-    if micro_batch is not None:
-        fields["training"] = {"batch_size": micro_batch}
+def accounting_spec(spec: RunSpec, samples: int) -> RunSpec:
+    """The run as it is accounted: one pass of `samples`, blocks in turn, float32, on a CPU without a compiler."""
+    fields: dict[str, Any] = {
+        "compute": {"device": "cpu", "gpus": 1, "micro_batch": None, "precision": "fp32", "compile": "off"},
+        "training": {"batch_size": samples},
+    }
     if "attention" in type(spec.network).model_fields:
         fields["network"] = {"attention": "masked"}  # one call, as FlexAttention's on a GPU
     if spec.num_blocks > 1:
@@ -129,9 +130,9 @@ class Accountant:
 
     def __init__(self, request: Request, folder: Path):
         self.folder = folder
-        micro_batch = request.settings.micro_batch
-        self.baseline = accounting_spec(request.baseline, micro_batch)
-        self.blocks = accounting_spec(request.spec, micro_batch)
+        samples = request.settings.micro_batch or request.baseline.samples_at_once
+        self.baseline = accounting_spec(request.baseline, samples)
+        self.blocks = accounting_spec(request.spec, samples)
         # a network that is not cut is its one block as it is
         self.alone = self.blocks.changed(ISOLATED) if self.blocks.num_blocks > 1 else self.blocks
         self.data = made_up_data(self.blocks, folder / "data")

@@ -29,7 +29,9 @@ class MeasurementSpec(Part):
     run: str = Field(description="<experiment>/<variant>, trained in blocks.")
     baseline: str = Field(description="<experiment>/<variant> it is compared with.")
     shapes: str | None = Field(None, description="Scale whose shapes are taken; None: that of the plan.")
-    micro_batch: int | None = Field(None, ge=1, description="Samples of one step; None: the run's batch size.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Samples that are accounted; None: those of a baseline's pass."
+    )
     iterations: int = Field(100, ge=1, description="Timed steps of each; of no meaning where nothing is timed.")
 
 

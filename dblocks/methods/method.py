@@ -7,8 +7,8 @@ equal `part` it runs the same operations on tensors of the same shapes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +31,11 @@ class Drawn:
     sigma: Tensor | None = None
     part: Hashable = 0
     depth: int | None = None
+
+    def parts(self, count: int) -> Iterator[Drawn]:
+        """The same in `count` equal parts of the samples, in order."""
+        for tensors in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True):
+            yield replace(self, tensors=tensors)
 
 
 @dataclass

@@ -94,6 +94,12 @@ class ComputeSpec(Part):
     gpus: int = Field(
         1, ge=1, description="Processes that train together, a GPU each; each takes an equal share of every batch."
     )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Most samples that go through the network at once. A larger batch, or share of one, goes through "
+        "in equal parts, whose gradients are averaged before the update; None: all at once.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on CUDA, fp32 on CPU.")
     compile: Literal["auto", "on", "blocks", "off"] = Field(
         "auto",

@@ -35,7 +35,7 @@ PARTS_OF_TASK = {
     "image_generation": {"network": ("dit",), "method": ("diffusion_blocks",)},
     "image_reconstruction": {"network": ("autoencoder",), "method": ("end_to_end",)},
 }
-# what several processes can train together
+# whose batches can be taken in shares, by several processes or one after another
 SHARED = {
     "task": ("classification", "masked_text", "autoregressive_text", "image_generation"),
     "method": ("end_to_end", "diffusion_blocks", "recurrent_depth"),
@@ -123,20 +123,27 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _can_be_shared(self):
-        """Several processes take shares of a batch: equal ones, of a loss that is a mean over samples."""
-        gpus, method = self.compute.gpus, self.method
-        if gpus == 1:
+        """Processes and micro-batches are shares of a batch: equal ones, of a loss that is a mean over samples."""
+        gpus, batch, method = self.compute.gpus, self.training.batch_size, self.method
+        if batch % gpus:
+            raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {batch}")
+        if batch // gpus % self.samples_at_once:
+            share = "training.batch_size" if gpus == 1 else f"a process's share of training.batch_size {batch},"
+            raise ValueError(f"compute.micro_batch {self.samples_at_once} does not divide {share} {batch // gpus}")
+        if gpus == self.micro_batches == 1:
             return self
+        field, value = ("gpus", gpus) if gpus > 1 else ("micro_batch", self.samples_at_once)
         fits = self.task.name in SHARED["task"] and method.name in SHARED["method"]
         if not fits or self.network.name in WITHOUT_LAYERS:  # batch norm sees the whole batch
             raise ValueError(
-                f"compute.gpus {gpus}: {self.network.name}, {self.task.name} by {method.name} train on one"
+                f"compute.{field} {value}: {self.network.name}, {self.task.name} by {method.name} cannot be trained "
+                "on shares of a batch"
             )
-        if self.training.batch_size % gpus:
-            raise ValueError(f"compute.gpus {gpus} does not divide training.batch_size {self.training.batch_size}")
         if getattr(method, "weighting", None) == "official":
-            raise ValueError(f"compute.gpus {gpus}: weighting 'official' is no mean over samples, it trains on one")
-        if self.in_parallel:
+            raise ValueError(
+                f"compute.{field} {value}: weighting 'official' is no mean over samples, it wants the whole batch"
+            )
+        if gpus > 1 and self.in_parallel:
             raise ValueError(f"compute.gpus {gpus}: with method.schedule 'parallel' each block's job has one")
         return self
 
@@ -224,6 +231,17 @@ class RunSpec(Part):
     def gpu_count(self) -> int:
         """GPUs that its job asks for."""
         return self.resources.gpu * self.compute.gpus
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples that go through the network at once: a micro-batch, or all that a process takes of a batch."""
+        share = self.training.batch_size // self.compute.gpus
+        return min(self.compute.micro_batch or share, share)
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts in which a process takes its share of a batch."""
+        return self.training.batch_size // self.compute.gpus // self.samples_at_once
 
     @property
     def in_parallel(self) -> bool:

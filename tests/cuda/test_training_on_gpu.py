@@ -119,6 +119,16 @@ def test_graphs_do_the_steps_that_compiled_networks_do_without(run, data_of, tmp
         assert near(weight, other.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("run", ["vit/diffusion_blocks", "ar_lm1b/diffusion_blocks"])
+@pytest.mark.parametrize("compiled", ["on", "blocks"])
+def test_parts_of_a_batch_are_one_graph_and_the_step_of_the_whole(run, compiled, data_of, tmp_path):
+    over = {} if "ar" in run else {"network": {"dropout": 0.0}}
+    whole = course(trainer(spec_of(run, **over), data_of(run), tmp_path))
+    parts = trainer(spec_of(run, compute={"micro_batch": 4, "compile": compiled}, **over), data_of(run), tmp_path)
+    assert course(parts) == pytest.approx(whole, rel=5e-3)
+    assert parts.graphs.recorded
+
+
 def test_dropout_and_its_seeds_are_the_same_in_graphs(digits, tmp_path, monkeypatch):
     over = {"network": {"dropout": 0.3}, "training": {"ema_half_life": 2000}}
     made = trainer(spec_of("vit/diffusion_blocks", **over), digits, tmp_path)
