@@ -23,7 +23,7 @@ COMPONENTS = {
     "data.latents": 1,
     "metric.fid": 1,
     "network.llama": 1,
-    "network.huginn": 1,
+    "network.huginn": 2,
     "method.recurrent_depth": 1,
     "metric.text": 1,
     "task.autoregressive_text": 1,

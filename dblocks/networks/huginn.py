@@ -108,12 +108,13 @@ class Huginn(nn.Module):
         condition: Tensor | None = None,
         attends: Sequence[Attend] | None = None,
     ) -> Tensor:
-        """What the head reads of the last state; the same norm stands before and after the coda."""
-        return self.norm(run(self.coda, self.norm(state), condition, rotation, attends))
+        """What the coda makes of the last state [N, T, D]."""
+        return run(self.coda, self.norm(state), condition, rotation, attends)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [..., K] of hidden states [..., D], by the table that tokens are embedded with."""
-        return F.linear(hidden, self.embedding.weight)
+        """Logits [..., K] of hidden states [..., D], by the table that tokens are embedded with; the same norm stands
+        before the coda and here."""
+        return F.linear(self.norm(hidden), self.embedding.weight)
 
     def forward(self, tokens: Tensor, state: Tensor, iterations: int, backpropagated: int | None = None) -> Tensor:
         """Logits after so many iterations, of which only the last `backpropagated` (None: all) have a gradient.
@@ -236,6 +237,8 @@ class HuginnDenoiser(EmbeddingTarget, Huginn):
         )
         hidden = self.finish(self.iterate(c_in * z, e, rotation, condition, core), rotation, condition, coda)
         if self.method.head_preconditioning == "edm":
+            # within the head's norm, as everywhere: at low σ this is z, of unit length, whose logits would stay so
+            # small that no token could be told with confidence
             hidden = c_skip * z + c_out * hidden
         return self.head(hidden)
 

@@ -229,3 +229,14 @@ def test_what_does_not_fit_is_said(over, said):
 def test_recurrent_depth_is_for_huginn_alone():
     with pytest.raises(ValidationError, match="'recurrent_depth' does not train network llama"):
         spec_of(RECURRENT)
+
+
+def test_in_bf16_weights_that_were_iterated_without_a_gradient_have_one_after(made):
+    """Some versions of PyTorch keep what autocast made of a weight under `no_grad`, and use it where one is wanted."""
+    from dblocks.machine import autocast
+
+    trained, _ = made(RECURRENT)
+    drawn = next(drawn for drawn in map(trained.draw, range(20)) if drawn.depth > 3)
+    with autocast(trained.spec.compute.model_copy(update={"precision": "bf16"}), CPU):
+        trained.loss(drawn).backward()
+    assert not [name for name, p in trained.network.named_parameters() if p.grad is None]

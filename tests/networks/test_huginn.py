@@ -195,6 +195,17 @@ def test_the_noise_level_conditions_all_but_the_prelude(denoiser):
     assert not torch.allclose(low, high)
 
 
+def test_what_is_hardly_noisy_is_told_with_the_confidence_of_a_norm(denoiser):
+    """At σ_min hidden states are z but for c_out ≈ σ: of unit length, unless the head's norm stands behind the wrap."""
+    tokens, targets = TOKENS[:, :-1], TOKENS[:, 1:].flatten()
+    with torch.no_grad():
+        y = denoiser.target(targets)
+        logits = denoiser.denoise(0, y, torch.full((len(y),), 1e-4), Context(denoiser, tokens))
+        length = y * math.sqrt(SPEC.width) * denoiser.norm.weight
+    expected = length @ denoiser.embedding.weight.T
+    assert torch.allclose(logits, expected, atol=1e-2 * expected.abs().max().item())
+
+
 def test_target_head_and_embedding_are_one_table(denoiser):
     assert denoiser.table is denoiser.embedding
     assert sum(p.shape == denoiser.embedding.weight.shape for p in denoiser.parameters()) == 1
