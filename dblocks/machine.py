@@ -47,6 +47,7 @@ def set_up(compute: ComputeSpec) -> torch.device:
         )
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(compute.deterministic)
+    torch.backends.cudnn.allow_tf32 = False  # else what is float32 on CUDA is rounded to 10 bits in every convolution
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any, and each filling is a kernel
     return pick_device(compute)
 

@@ -27,7 +27,12 @@ SAME_CODE = (
     "ar_lm1b/blocks_",
 )
 SAME_CODE += ("vit/isolated_", "dit_cifar10/isolated_")  # a field of the method, and the same steps in several jobs
-SAME_CODE += ("vit_choices/", "vit/bridge_")  # fields of one method alone
+SAME_CODE += (
+    "vit_choices/",
+    "vit/bridge_",
+    "dit_cifar10/end_to_end_",
+    "dit_cifar10/diffusion_blocks_",
+)  # fields of one method alone
 SAME_CODE += ("noprop/backprop_", "noprop/dt_", "noprop/ct_", "noprop/fm_", "noprop/diffusion_blocks_")
 RUNS = [
     f"{name}/{variant}"

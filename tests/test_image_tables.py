@@ -12,7 +12,8 @@ from dblocks.report.table_files import grid, provenance
 from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of
 
-TABLE = load_tables()["table_2"]
+WHOLE = load_tables()["table_2"]
+TABLE = WHOLE.model_copy(update={"rows": type(WHOLE.rows)(row for row in WHOLE.rows if row.paper)})
 RUNS = [row.run for row in TABLE.rows]
 
 

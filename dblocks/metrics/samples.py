@@ -65,9 +65,10 @@ class Samples:
     def draw(self, draw: Draw, device: torch.device, on_batch: Callable[[], None] = lambda: None) -> float:
         """Draw what is missing, calling `on_batch` whenever a batch is on disk.
 
-        Returns: the seconds that all batches took, also those of earlier attempts.
+        Returns: the seconds that an image took, also in earlier attempts; where there are several batches without the
+            first, in which networks are compiled on CUDA.
         """
-        seconds = 0.0
+        seconds, counts = [], []
         for start in range(0, self.count, self.batch_size):
             if not self.path(start).exists():
                 labels, epsilon = self.batch(start, device)
@@ -78,8 +79,10 @@ class Samples:
                 write_atomically(self.path(start), buffer.getvalue())
                 on_batch()
             with np.load(self.path(start), allow_pickle=False) as kept:
-                seconds += float(kept["seconds"])
-        return seconds
+                seconds.append(float(kept["seconds"]))
+                counts.append(len(kept["labels"]))
+        timed = slice(1 if len(counts) > 1 else 0, None)
+        return sum(seconds[timed]) / sum(counts[timed])
 
     def images(self) -> Iterator[np.ndarray]:
         """The images of each batch, in order."""

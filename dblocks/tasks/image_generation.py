@@ -103,14 +103,14 @@ class ImageGeneration:
         """FID and KID against training and evaluation split, and seconds per image."""
         sets = self._draw(predictors[""])
         self._picture(sets[0][0])
-        seconds = sum(seconds for _, seconds in sets) / (len(sets) * self.samples)
+        seconds = sum(seconds for _, seconds in sets) / len(sets)
         samples = [samples for samples, _ in sets]
         with self._full_precision():
             distances = self._distances(samples)
         return [*distances, self._metric("seconds_per_image", [seconds], "s", None, None)]
 
     def _draw(self, predictor: Predictor) -> list[tuple[Samples, float]]:
-        """The samples of each evaluation and the seconds they took."""
+        """The samples of each evaluation and the seconds that an image took."""
         generation, (weights,) = self.spec.generation, self.needs.folder.glob("weights-*.pt")
         folder = self.needs.folder / f"samples-{weights.stem.rpartition('-')[2]}"
 

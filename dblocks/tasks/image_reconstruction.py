@@ -35,10 +35,10 @@ class ImageReconstruction:
         """Mean squared error, a scalar."""
         return (reconstruction - images).square().mean()
 
-    @torch.no_grad()
     def write_samples(self, predictors: dict, folder: Path) -> None:
         """Nothing: it makes no images of its own."""
 
+    @torch.no_grad()
     def evaluate(self, predictors: dict[str, Predictor]) -> list[Metric]:
         """Root mean square error on the evaluation split, in grey levels of 255."""
         images = to_device(self.test_images, self.device)

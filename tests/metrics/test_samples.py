@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,17 @@ def test_seconds_are_those_of_all_attempts(tmp_path):
     made = samples(tmp_path)
     first = made.draw(draw, CPU)
     assert made.draw(lambda *_: pytest.fail("drawn again"), CPU) == first > 0
+
+
+def test_the_first_of_several_batches_is_not_timed(tmp_path):
+    made, slow = samples(tmp_path), iter([0.3])
+
+    def first_takes_long(labels: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+        time.sleep(next(slow, 0))
+        return draw(labels, epsilon)
+
+    assert made.count > made.batch_size
+    assert made.draw(first_takes_long, CPU) * made.count < 0.3
 
 
 def test_labels_are_uniform():
