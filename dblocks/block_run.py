@@ -14,10 +14,12 @@ from dblocks.budget import baseline_steps
 from dblocks.data.files import one_line, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
+from dblocks.identity import identity
 from dblocks.owner import owned
 from dblocks.record import BLOCK, RESULT
 from dblocks.run import check_data, disk_full_in_one_line, read_spec, remembered_failure
 from dblocks.runlog import read_log
+from dblocks.seal import check_place
 from dblocks.spec import RunSpec
 from dblocks.stopping import interrupt_on_sigterm
 
@@ -31,6 +33,7 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
+    check_place(spec_path, identity(spec), spec.seed)
     if not spec.in_parallel:
         raise UserError(f"{spec_path}: method.schedule is not 'parallel': `dblocks run` trains all blocks in one job")
     if not 1 <= block <= spec.num_blocks:

@@ -6,13 +6,14 @@ import json
 import math
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from dblocks.data.files import write_atomically
 from dblocks.errors import TrainingFailed, UserError
 from dblocks.reading import first_error
+from dblocks.seal import check_place, sealed, unsealed
 from dblocks.spec import DataSpec, Part, RunSpec
 
 RECORD, BLOCK = "record.json", "block.json"
@@ -64,7 +65,7 @@ class Machine(Part):
 class Record(Part):
     """A finished run. The spec is whole, so the record explains itself."""
 
-    format: int = Field(1, description="Version of this format.")
+    format: Literal[1] = Field(1, description="Version of this format.")
     identity: str
     spec: RunSpec
     code_versions: dict[str, int]
@@ -107,20 +108,21 @@ class Record(Part):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record, whole or not at all."""
-    write_atomically(path, record.model_dump_json(indent=1) + "\n")
+    write_atomically(path, sealed(record))
 
 
 def read_record(path: Path) -> Record:
     """Read and validate a record.
 
-    Raises: UserError naming the file and the field that is wrong or missing.
+    Raises: UserError naming the file and the field that is wrong or missing, or if it lies in another run's folder.
     """
     try:
-        content: Any = json.loads(path.read_text())
-        return Record.model_validate(content)
+        record = unsealed(path.read_text(), Record)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such record") from error
     except ValidationError as error:
         raise UserError(f"{path}: {first_error(error)}") from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+        raise UserError(f"{path}: {'not JSON: ' if isinstance(error, json.JSONDecodeError) else ''}{error}") from error
+    check_place(path, record.identity, record.spec.seed)
+    return record

@@ -27,6 +27,7 @@ from dblocks.identity import identity, training_fingerprint, wandb_id
 from dblocks.owner import owned
 from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
+from dblocks.seal import check_place
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_sigterm
 from dblocks.versions import versions_of
@@ -56,6 +57,7 @@ def execute(
     Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
     """
     spec = read_spec(spec_path)
+    check_place(spec_path, identity(spec), spec.seed)
     with processes.joined(spec):
         if not processes.is_first():
             return assist(spec, spec_path.parent, data_folder)

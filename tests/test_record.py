@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dblocks.config import resolve
 from dblocks.errors import UserError
+from dblocks.identity import run_name
 from dblocks.record import Metric, Record, read_record, write_record
+from dblocks.run import execute
 from tests.workflow.helpers import make_record
 
 REQUIRED = [name for name, field in Record.model_fields.items() if field.is_required()]
@@ -115,3 +118,51 @@ def test_half_a_file_is_refused(path):
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     assert "no such record" in refusal(tmp_path / "record.json")
+
+
+def test_a_record_that_was_changed_but_is_still_whole_is_refused(path):
+    text = path.read_text()
+    assert text.count("93.0") == 1
+    path.write_text(text.replace("93.0", "98.0"))
+    assert "checksum" in refusal(path) and "changed or damaged" in refusal(path)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_named_or_means_nothing(path, data):
+    whole, record = path.read_bytes(), read_record(path)
+    place, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+    try:
+        assert read_record(path) == record  # white space alone
+    except UserError as error:
+        assert str(path) in str(error)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_records_from_before_there_was_a_checksum_are_read(path):
+    content = json.loads(path.read_text())
+    assert content.pop("checksum")
+    path.write_text(json.dumps(content))
+    assert read_record(path).metric("accuracy").value == 93.0
+
+
+def test_a_record_in_the_folder_of_another_run_or_seed_is_refused(tmp_path):
+    record = make_record(accuracy=93.0)
+    own = tmp_path / "runs" / f"vit-end_to_end-{record.identity[:8]}"
+    write_record(own / "seed0" / "record.json", record)
+    assert read_record(own / "seed0" / "record.json") == record
+    for folder in (own / "seed1", own.with_name("vit-diffusion_blocks-01234567") / "seed0"):
+        write_record(folder / "record.json", record)
+        assert "which is not this folder's" in refusal(folder / "record.json")
+
+
+def test_a_spec_that_is_not_its_folders_is_not_run(tmp_path, digits_folder):
+    spec = resolve("vit/end_to_end", "smoke", 0, {"training": {"max_steps": 1}})
+    folder = tmp_path / "runs" / run_name(spec) / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(spec.changed({"training": {"learning_rate": 0.5}}).model_dump_json())
+    with pytest.raises(UserError, match=r"spec\.json: is of run \w+, seed 0, which is not this folder's"):
+        execute(folder / "spec.json", digits_folder)
+    assert [path.name for path in folder.iterdir()] == ["spec.json"]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dblocks.errors import UserError
 
+WRITTEN = ".written"  # in a prepared folder: the names of its files
+
 
 def digest_of(path: Path, algorithm: str) -> str:
     """Hexadecimal digest of a file, read in pieces; `algorithm` is a name that hashlib knows."""
@@ -72,14 +74,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to write into; it takes the place of `folder` only if no error occurs.
 
     Raises: UserError naming `folder` if the operating system refuses to write (disk full, no permission), or if
-        something lies there that no preparation wrote: it would be lost.
+        something lies there that was not written in this way: it would be lost.
     """
-    if folder.is_dir() and (foreign := [path for path in sorted(folder.iterdir()) if not _is_prepared(path)]):
-        raise UserError(f"{folder}: holds {foreign[0].name}, which is no prepared data and would be lost; give another")
+    if folder.is_dir() and (foreign := sorted({path.name for path in folder.iterdir()} - _written_in(folder))):
+        raise UserError(
+            f"{folder}: holds {foreign[0]}, which was not put there by a preparation and would be lost; "
+            "remove it or give another folder"
+        )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        names = sorted(path.name for path in temporary.iterdir())
+        (temporary / WRITTEN).write_text("".join(f"{name}\n" for name in names))
         # A workflow engine makes the folder of a promised file beforehand, and an earlier attempt may have
         # left arrays without a manifest: neither is worth keeping.
         if folder.exists():
@@ -91,6 +98,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_prepared(path: Path) -> bool:
-    """Whether a preparation, or a workflow engine, may have left this file in a prepared folder."""
-    return path.is_file() and (path.name.startswith(".") or path.suffix in (".npy", ".npz", ".json"))
+def _written_in(folder: Path) -> set[str]:
+    """Names of what a preparation has put into a folder, and of the marks that it and a workflow engine leave."""
+    names = (folder / WRITTEN).read_text().splitlines() if (folder / WRITTEN).is_file() else ()
+    return {*names, WRITTEN, ".snakemake_timestamp"}

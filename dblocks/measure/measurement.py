@@ -5,20 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from dblocks.data.files import write_atomically
 from dblocks.measure.request import MEASUREMENT, Request
-from dblocks.reading import read_json
+from dblocks.reading import naming, read_json
 from dblocks.record import Machine, Metric
+from dblocks.seal import sealed, unsealed
 from dblocks.spec import Part
 
 
 class Measurement(Part):
     """A measurement taken. The request is whole, so it explains itself."""
 
-    format: int = Field(1, description="Version of this format.")
+    format: Literal[1] = Field(1, description="Version of this format.")
     identity: str
     request: Request
     shape: str = Field(description="What was measured, in words: network, batch, precision.")
@@ -50,7 +52,7 @@ def take(request_path: Path) -> Path:
         finished=datetime.now(UTC),
     )
     path = request_path.parent / MEASUREMENT
-    write_atomically(path, measurement.model_dump_json(indent=1) + "\n")
+    write_atomically(path, sealed(measurement))
     return path
 
 
@@ -59,4 +61,5 @@ def read_measurement(path: Path) -> Measurement:
 
     Raises: UserError naming the file and the field that is wrong or missing.
     """
-    return read_json(path, Measurement)
+    with naming(path):
+        return unsealed(path.read_text(), Measurement)

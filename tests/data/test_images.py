@@ -259,13 +259,35 @@ def test_preparing_again_replaces_what_an_interrupted_attempt_left(tmp_path):
     formats.write_npy(tmp_path / "data" / "tiny", formats.samples())
     out = tmp_path / "out"
     out.mkdir()
+    prepare(INFO, tmp_path / "data", out)
     (out / "train_images.npy").write_text("half an array")
+    (out / "manifest.json").unlink()
     prepare(INFO, tmp_path / "data", out)
     before = PreparedData(out).checksum()
     (out / "manifest.json").unlink()
     prepare(INFO, tmp_path / "data", out)
     assert PreparedData(out).checksum() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["thesis.json", "measured.npy", ".env"])
+def test_what_no_preparation_wrote_is_never_removed(tmp_path, name):
+    formats.write_npy(tmp_path / "data" / "tiny", formats.samples())
+    out = tmp_path / "out"
+    prepare(INFO, tmp_path / "data", out)
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds {name}, which was not put there by a preparation"):
+        prepare(INFO, tmp_path / "data", out)
+    assert (out / name).read_text() == "mine"
+
+
+def test_a_source_is_never_taken_for_what_was_prepared_of_it(tmp_path):
+    source = tmp_path / "data" / "tiny"
+    formats.write_npy(source, formats.samples())
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    with pytest.raises(UserError, match="would be lost"):
+        prepare(INFO, tmp_path / "data", source)
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
 
 
 def test_prepared_arrays_that_were_changed_are_refused(tmp_path):
