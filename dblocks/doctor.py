@@ -18,6 +18,7 @@ from dblocks.data.registry import dataset
 from dblocks.data.sources import availability
 from dblocks.identity import data_key
 from dblocks.plan import Plan
+from dblocks.spec import RunSpec
 
 PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "pandas", "wandb")
 
@@ -129,6 +130,11 @@ def room(plan: Plan, key: str) -> int:
     return download + (0 if plan.manifest(key).exists() else origin.prepared_bytes)
 
 
+def training_jobs(spec: RunSpec) -> int:
+    """Jobs that train a run: one, or one a block."""
+    return spec.num_blocks if spec.in_parallel else 1
+
+
 def cost(plan: Plan, table: str) -> Mapping[str, str]:
     """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
     runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
@@ -137,7 +143,9 @@ def cost(plan: Plan, table: str) -> Mapping[str, str]:
     # what takes another run's weights is evaluated, in minutes; the other is trained, unless it has been
     training = {(plan.trainer_of(run, spec.seed) or run, spec.seed): spec for run, spec in waiting}
     training = {key: spec for key, spec in training.items() if not plan.is_recorded(*key)}
-    hours = sum(spec.gpu_count * spec.resources.runtime_minutes for spec in training.values()) / 60
+    hours = (
+        sum(training_jobs(spec) * spec.gpu_count * spec.resources.runtime_minutes for spec in training.values()) / 60
+    )
     return {
         "table": table,
         "runs": f"{len(specs)}, {len(waiting)} to do",
@@ -161,6 +169,9 @@ def report(plan: Plan) -> tuple[str, bool]:
     width = max(len(finding.subject) for finding in findings)
     lines = [plan.first_line(), ""]
     lines += [f"{finding.state:8}{finding.subject.ljust(width)}  {finding.detail}" for finding in findings]
-    lines += ["", "Cost of what is not done yet (GPU-hours: the time limits of jobs that train, an upper bound):"]
+    lines += [
+        "",
+        "Cost of what is not done yet (GPU-hours: a time limit for each job that trains, what should suffice):",
+    ]
     lines += ["  " + ", ".join(f"{key} {value}" for key, value in cost(plan, table).items()) for table in plan.tables]
     return "\n".join(lines), all(finding.state != "missing" for finding in findings)

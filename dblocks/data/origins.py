@@ -101,7 +101,7 @@ CIFAR100 = Origin(
         "eb9058c3a382ffc7106e4002c42a8d85",
     ),
     download_from="hub",
-    tables="1, 6, 12",
+    tables="1, 6",
 )
 CIFAR10 = Origin(
     "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",

@@ -126,7 +126,9 @@ def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
 def _measurements(cells: Sequence[Cell]) -> str:
     """One sentence on what was measured, where, and at whose shapes."""
     found = [cell.measurement for cell in cells if cell.measurement is not None]
-    shapes = "; ".join(dict.fromkeys(f"{m.shape} (shapes of scale {m.request.spec.scale})" for m in found))
+    shapes = "; ".join(
+        dict.fromkeys(f"{m.shape} (made-up data, shapes of scale {m.request.spec.scale})" for m in found)
+    )
     devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
     return f"Measured: {shapes}. Machine: {devices}." if found else ""
 
