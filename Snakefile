@@ -5,6 +5,7 @@ Scale, seeds and directories are set by `--config`; config/README.md lists every
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 

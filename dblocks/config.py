@@ -6,6 +6,7 @@ A spec is merged from experiment ← variant ← scale (config/scales.yaml, then
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 NAMES = ("experiment", "variant", "scale", "seed")  # what a run is called; no layer of fields may set them
+MOST_SEEDS = 1000  # the plan writes a file for each run and seed
 
 
 class Section(Part):
@@ -48,7 +50,7 @@ class Scale(Part):
     """config/scales.yaml: one budget."""
 
     description: str
-    seeds: int = Field(ge=1, description="Seeds of a run unless the command line says otherwise.")
+    seeds: int = Field(ge=1, le=MOST_SEEDS, description="Seeds of a run unless the command line says otherwise.")
     overrides: dict[str, Any] = Field({}, description="Fields of RunSpec for every run at this scale.")
 
 
@@ -62,7 +64,9 @@ class CommandLine(BaseModel):
     model_config = {"extra": "forbid"}
 
     scale: str = Field("smoke", description="smoke, short or paper.")
-    seeds: int | None = Field(None, ge=1, description="Seeds 0 … n − 1 of every run; default: the scale's.")
+    seeds: int | None = Field(
+        None, ge=1, le=MOST_SEEDS, description="Seeds 0 … n − 1 of every run; default: the scale's."
+    )
     data_dir: str = Field("data", description="Where data sets lie, one folder each.")
     results_dir: str = Field("results", description="Where everything that is made goes.")
     skip: list[str] = Field([], description="Data sets to do without; their cells say so.")
@@ -94,14 +98,21 @@ class CommandLine(BaseModel):
     @field_validator("data_dir", "results_dir")
     @classmethod
     def _can_be_a_path(cls, value: str) -> str:
+        """The path as Snakemake writes it, which compares paths as text: `./a//b/` is `a/b`."""
         if not value or not value.isprintable():
             raise ValueError("is no path")
         try:
-            value = str(Path(value).expanduser()) if value.startswith("~") else value
+            path = Path(value).expanduser() if value.startswith("~") else Path(value)
+            if path.is_file():
+                raise ValueError("is a file; must be a directory, which need not be there yet")
         except RuntimeError as error:
             raise ValueError("there is no such home directory") from error
-        if Path(value).is_file():
-            raise ValueError("is a file; must be a directory, which need not be there yet")
+        except OSError as error:
+            raise ValueError(f"is no path ({error.strerror})") from error
+        path = path.absolute() if path == Path() else path  # else some paths would begin with "./"
+        value = re.sub("^//", "/", str(path))
+        if value.startswith("-") or {"{", "}"} & set(value):
+            raise ValueError("must not begin with '-', as options do, nor have '{' or '}', as Snakemake's wildcards do")
         return value
 
     def overrides(self, run: str = "") -> dict[str, Any]:

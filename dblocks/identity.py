@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,12 @@ def data_fingerprint(data: DataSpec) -> str:
 
 
 def data_key(data: DataSpec) -> str:
-    """The folder of a prepared data set: its name, or title and hash8 of a user's own text."""
+    """The folder of a prepared data set: its name, or title and hash8 of a user's own text.
+
+    Of the title, what means nothing to file systems, shells and Snakemake's patterns; the hash tells texts apart.
+    """
     title, _, digest = data_fingerprint(data).rpartition("-")
-    return data.name if data.path is None else f"{title}-{digest[:8]}"
+    return data.name if data.path is None else f"{re.sub(r'[^A-Za-z0-9_.-]', '-', title)}-{digest[:8]}"
 
 
 def latents_fingerprint(spec: RunSpec) -> str:

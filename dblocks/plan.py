@@ -200,7 +200,7 @@ class Plan:
         """Arguments of `dblocks prepare` for a data set."""
         data = self.datasets()[key]
         options = {"--data-dir": self.command_line.data_dir, "--path": data.path, "--title": data.title}
-        return [data.name, *(part for name, value in options.items() if value for part in (name, value))]
+        return [data.name, *(f"{name}={value}" for name, value in options.items() if value)]
 
     def check_data(self, key: str) -> None:
         """Raises: UserError if only a person can bring a data set that is wanted, with the ways to go on."""

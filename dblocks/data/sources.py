@@ -23,6 +23,7 @@ NPY_FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_la
 CORPUS = Path(__file__).parent / "corpus"
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
+LONGEST_TITLE = 100
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,15 @@ def fingerprint(
 def checked_title(path: Path, title: str | None) -> str:
     """The name that records show: `title`, or the file's name up to its first dot.
 
-    Raises: UserError if it is the name of a real data set, which only that data set may bear.
+    Raises: UserError if it cannot be shown on a line, or is a real data set's, which only that data set may bear.
     """
+    hint = "" if title else ", the file's name; set data.title"
     title = title or Path(path).name.split(".")[0]
+    if not title.isprintable() or "/" in title or len(title) > LONGEST_TITLE:
+        shown = title if len(title) <= LONGEST_TITLE else title[:LONGEST_TITLE] + "…"
+        raise UserError(
+            f"data.title: {shown!r}{hint}: must be at most {LONGEST_TITLE} characters that can be printed, without '/'"
+        )
     if title.lower() in {n for n, d in DATASETS.items() if d.fingerprint is not None}:
         raise UserError(f"data.title: '{title}' is a real data set's name; set data.name to it, or take another")
     return title

@@ -24,7 +24,9 @@ class AugmentSpec(Part):
 
 class DataSpec(Part):
     name: str = Field(description="A data set of dblocks/data/registry.py.")
-    path: str | None = Field(None, description="The user's own text, for characters, documents and sentences.")
+    path: str | None = Field(
+        None, min_length=1, description="The user's own text, for characters, documents and sentences."
+    )
     title: str | None = Field(None, description="The name that text bears in records; default: the file's.")
     train_split: Literal["train", "fit"] = Field(
         "train", description="`train` is the whole training set, `fit` leaves out the fixed 10 % for validation."

@@ -134,11 +134,18 @@ CONFIGURATION: dict[str, Edit] = {
     "a measurement at no scale": Edit(MEASURED, "shapes: papier", "shapes: paper", ("shapes", "papier")),
 }
 
+
+def a_text(**data: str) -> dict[str, Any]:
+    """A command line that gives masked text a file of the user's, with `data` laid on."""
+    return {"override_runs": {"mdm": {"data": {"name": "characters", "path": "file", **data}}}}
+
+
 COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a scale that is none": ({"scale": "huge"}, ("scale", "'huge'", "smoke, short, paper")),
     "a key that is none": ({"sale": "paper"}, ("sale", "known keys", "scale")),
     "a key that is a number": ({1: 2}, ("--config 1",)),
     "no seeds": ({"seeds": 0}, ("seeds", "found 0")),
+    "more seeds than files to write": ({"seeds": 20000}, ("seeds", "1000", "20000")),
     "seeds in words": ({"seeds": "two"}, ("seeds", "'two'", "integer")),
     "half a seed": ({"seeds": 1.5}, ("seeds", "fraction")),
     "W&B in between": ({"wandb": "maybe"}, ("wandb", "'maybe'", "offline|online|off")),
@@ -173,6 +180,14 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "processes that do not divide": ({"override": {"compute": {"gpus": 3}}}, ("compute.gpus 3", "batch_size 64")),
     "another data set's name": ({"override_runs": {"vit": {"data": {"title": "cifar100"}}}}, ("title", "cifar100")),
+    "a title that leads elsewhere": (a_text(title="../../evil"), ("title", "'../../evil'", "'/'")),
+    "a title of two lines": (a_text(title='"a\\nb"'), ("title", r"'a\nb'", "printed")),
+    "a title without end": (a_text(title="t" * 101), ("title", "ttt…", "at most 100")),
+    "a file whose name is no title": (
+        a_text(path="f" * 101),
+        ("data.title", "fff…", "the file's name; set data.title"),
+    ),
+    "a text without a name": (a_text(path="''"), ("data.path", "found ''")),
     "a text that is not there": (
         {"override_runs": {"mdm": {"data": {"name": "characters", "path": "no.txt"}}}},
         ("data.path", "no.txt"),
@@ -180,6 +195,10 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a home that is not there": ({"data_dir": "~nobody-at-all/data"}, ("data_dir", "home", "~nobody-at-all")),
     "a directory without a name": ({"results_dir": ""}, ("results_dir", "no path")),
     "a directory with a line feed": ({"results_dir": "a\nb"}, ("results_dir", "no path")),
+    "a directory like an option": ({"results_dir": "./-r"}, ("results_dir", "'-'", "'./-r'")),
+    "a directory like a wildcard": ({"results_dir": "{run}"}, ("results_dir", "'{'", "'{run}'")),
+    "a directory of too long a name": ({"results_dir": "a" * 300}, ("results_dir", "no path", "too long")),
+    "data in a directory like a wildcard": ({"data_dir": "da}ta"}, ("data_dir", "'}'", "'da}ta'")),
     "results in a file": ({"results_dir": "file"}, ("results_dir", "'file'", "directory")),
     "results below a file": ({"results_dir": "file/results"}, ("results_dir", "file/results", "written")),
     "results where nothing can be written": ({"results_dir": "/proc/results"}, ("results_dir", "/proc/results")),

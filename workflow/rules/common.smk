@@ -32,16 +32,26 @@ onstart:
             sys.exit(f"dblocks: {error}")
 
 
+def one_of(names):
+    """The pattern of a wildcard that is one of these names, letter by letter."""
+    return "|".join(map(re.escape, names)) or "none"
+
+
 wildcard_constraints:
-    run="|".join(PLAN.runs) or "none",
+    run=one_of(PLAN.runs),
     seed=r"\d+",
     block=r"\d+",
-    table="|".join(PLAN.tables),
-    dataset="|".join(PLAN.datasets()) or "none",
-    latents="|".join(PLAN.encoded()) or "none",
-    tokens="|".join(PLAN.tokenized()) or "none",
+    table=one_of(PLAN.tables),
+    dataset=one_of(PLAN.datasets()),
+    latents=one_of(PLAN.encoded()),
+    tokens=one_of(PLAN.tokenized()),
     weights="[a-z0-9-]+",
-    measurement="|".join(PLAN.requests) or "none",
+    measurement=one_of(PLAN.requests),
+
+
+def folder_of_output(wildcards, output):
+    """The folder that a job writes to, as one argument whatever characters it is made of."""
+    return str(Path(output[0]).parent)
 
 
 def spec_of(wildcards):

@@ -31,5 +31,6 @@ rule prepare_data:
         runtime=120,
     params:
         arguments=lambda wildcards: PLAN.prepare_arguments(wildcards.dataset),
+        folder=folder_of_output,
     shell:
-        "python -m dblocks prepare {params.arguments:q} --download --folder $(dirname {output:q})" " 2>&1 | tee {log:q}"
+        "python -m dblocks prepare {params.arguments:q} --download --folder {params.folder:q} 2>&1 | tee {log:q}"

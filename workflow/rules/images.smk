@@ -45,6 +45,8 @@ rule encode:
         gpu=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.gpu,
         mem_mb=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.mem_mb,
         runtime=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.runtime_minutes,
+    params:
+        folder=folder_of_output,
     shell:
         "python -m dblocks encode {input.spec:q} --images {input.images:q} --autoencoder {input.autoencoder:q}"
-        " --folder $(dirname {output:q}) >> {log:q} 2>&1"
+        " --folder {params.folder:q} >> {log:q} 2>&1"

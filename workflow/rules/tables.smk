@@ -32,8 +32,10 @@ rule table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        folder=folder_of_output,
     shell:
-        "python -m dblocks table {input.plan:q} --folder $(dirname {output.csv:q}) > {log:q} 2>&1"
+        "python -m dblocks table {input.plan:q} --folder {params.folder:q} > {log:q} 2>&1"
 
 
 rule figure:
@@ -55,8 +57,10 @@ rule figure:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        folder=folder_of_output,
     shell:
-        "python -m dblocks figure {input.plan:q} --folder $(dirname {output:q}) > {log:q} 2>&1"
+        "python -m dblocks figure {input.plan:q} --folder {params.folder:q} > {log:q} 2>&1"
 
 
 # `snakemake table_1` and so on

@@ -38,6 +38,7 @@ rule tokenize:
     resources:
         mem_mb=8000,
         runtime=600,
+    params:
+        folder=folder_of_output,
     shell:
-        "python -m dblocks tokenize {input.spec:q} --text {input.text:q} --folder $(dirname {output:q})"
-        " >> {log:q} 2>&1"
+        "python -m dblocks tokenize {input.spec:q} --text {input.text:q} --folder {params.folder:q} >> {log:q} 2>&1"

@@ -35,7 +35,7 @@ rule wandb_json:
         mem_mb=1000,
         runtime=10,
     params:
-        folder=lambda wildcards, output: str(Path(output[0]).parent),
+        folder=folder_of_output,
     shell:
         "python -m dblocks wandb_reports {input.plans:q} --folder {params.folder:q} > {log:q} 2>&1"
 
@@ -55,7 +55,7 @@ rule wandb_push:
         mem_mb=1000,
         runtime=30,
     params:
-        folder=lambda wildcards, output: str(Path(output[0]).parent),
+        folder=folder_of_output,
     shell:
         "python -m dblocks wandb_reports {input.plans:q} --push --folder {params.folder:q} 2>&1 | tee {log:q}"
 
