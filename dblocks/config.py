@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
@@ -58,10 +58,8 @@ class Scales(Part):
     scales: dict[str, Scale]
 
 
-class CommandLine(BaseModel):
+class CommandLine(Part):
     """What `snakemake --config …` may say."""
-
-    model_config = {"extra": "forbid"}
 
     scale: str = Field("smoke", description="smoke, short or paper.")
     seeds: int | None = Field(
@@ -86,6 +84,12 @@ class CommandLine(BaseModel):
         if isinstance(value, Mapping):
             return {key: cls._read_scalars(part) for key, part in value.items()}
         return parse_yaml(value) if isinstance(value, str) else value
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """In Snakemake's own configuration files `off` is false."""
+        return "off" if value is False else value
 
     @field_validator("override", "override_runs")
     @classmethod

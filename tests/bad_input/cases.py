@@ -38,6 +38,9 @@ CONFIGURATION: dict[str, Edit] = {
     # a run's settings
     "unknown key": Edit(VIT, "num_blocks: 3, overlp: 0.1}", BLOCKS, ("overlp", "diffusion_blocks")),
     "wrong type": Edit(VIT, "num_blocks: 3, overlap: wide}", BLOCKS, ("overlap", "'wide'")),
+    "true for a number": Edit(VIT, "num_blocks: 3, overlap: true}", BLOCKS, ("overlap", "number", "'true'")),
+    "a word that YAML 1.1 takes for true": Edit(VIT, "epochs: on", "epochs: 500", ("training.epochs", "'on'")),
+    "a time for a number": Edit(VIT, "epochs: 1:30", "epochs: 500", ("training.epochs", "'1:30'")),
     "below its least": Edit(VIT, "num_blocks: 3, overlap: -0.1}", BLOCKS, ("overlap", "-0.1")),
     "layers do not add up": Edit(
         VIT, "num_blocks: 3, layers_per_block: [2, 4, 8]}", BLOCKS, ("[2, 4, 8]", "14", "network.layers")
@@ -80,6 +83,8 @@ CONFIGURATION: dict[str, Edit] = {
     ),
     "not UTF-8": Edit(VIT, b"experiment: vit\ndescription: \xff\n", None, ("not YAML",)),
     "a NUL": Edit(VIT, "experiment: \0", None, ("not YAML",)),
+    "no value of its tag": Edit(VIT, "epochs: !!int ''", "epochs: 500", ("not YAML", "'' is no int", "line")),
+    "aliases without end": Edit(VIT, "  end_to_end: &a {training: *a}", FIRST, ("not YAML", "aliases", "line")),
     "an empty file": Edit(VIT, "", None, ("dictionary", "None")),
     "a list": Edit(VIT, "- vit\n", None, ("dictionary",)),
     "nested without end": Edit(VIT, "[" * 5000, None, ("not YAML", "deep")),
@@ -147,6 +152,7 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no seeds": ({"seeds": 0}, ("seeds", "found 0")),
     "more seeds than files to write": ({"seeds": 20000}, ("seeds", "1000", "20000")),
     "seeds in words": ({"seeds": "two"}, ("seeds", "'two'", "integer")),
+    "true seeds": ({"seeds": True}, ("seeds", "'true'", "integer")),
     "half a seed": ({"seeds": 1.5}, ("seeds", "fraction")),
     "W&B in between": ({"wandb": "maybe"}, ("wandb", "'maybe'", "offline|online|off")),
     "to skip what there is not": ({"skip": ["mnist"]}, ("skip", "'mnist'", "digits")),
