@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from dblocks.errors import UserError
+from dblocks.errors import UserError, of_system
 from dblocks.identity import data_key
 from dblocks.planning import make_plan
 

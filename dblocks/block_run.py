@@ -91,7 +91,7 @@ def block_weights(folder: Path) -> dict[str, Tensor]:
     from dblocks.checkpoint import load_verified
 
     try:
-        name = json.loads((folder / BLOCK).read_text())["weights"]
+        name = json.loads((folder / BLOCK).read_bytes())["weights"]
         if not isinstance(name, str) or Path(name).name != name:
             raise ValueError(f"{folder / BLOCK}: weights: {name!r} is no file beside it")
         return load_verified(folder / name)["network"]

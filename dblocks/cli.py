@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dblocks import verbs
-from dblocks.errors import Interrupted, UserError
+from dblocks.errors import Interrupted, UserError, of_system
 
 MODES = ("off", "offline", "online")
 ROLES = ("extractor", "autoencoder", "images", "features", "trained", "teacher")  # a teacher's goes on with its name
@@ -154,8 +155,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's error is one line and an exit status, not a traceback.
 
-    So is what the system says of a file, wherever it is read or written: that is a matter of paths and permissions.
+    So is what the system says of a file, wherever it is read or written.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "→" shows "?"
     options = parser().parse_args(arguments)
     try:
         if (mode := getattr(options, "wandb", "off")) not in MODES:  # argparse does not look at its own defaults
@@ -167,8 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"dblocks: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+        print(f"dblocks: {of_system(error)}", file=sys.stderr)
         return UserError.exit_code
     return 0

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
 from dblocks.errors import UserError
 from dblocks.identity import identity
-from dblocks.reading import first_error, parse_yaml, read_yaml
+from dblocks.reading import first_error, parse_yaml, read_yaml, yaml_files
 from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
 from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 
@@ -149,7 +149,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def load_experiments(config_dir: Path = CONFIG_DIR) -> dict[str, Experiment]:
     """Every config/runs/*.yaml by its experiment's name."""
     experiments = {}
-    for path in sorted((config_dir / "runs").glob("*.yaml")):
+    for path in yaml_files(config_dir / "runs"):
         experiment = read_yaml(path, Experiment)
         if experiment.experiment != path.stem:
             raise UserError(f"{path}: experiment: '{experiment.experiment}' should be the file's name '{path.stem}'")

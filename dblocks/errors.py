@@ -1,5 +1,9 @@
 """Errors that a user can act on: one line that names the place, the value and what would be right."""
 
+from __future__ import annotations
+
+import os
+
 
 class UserError(Exception):
     """Bad input. The command line prints its message, always one line, and exits with status 2."""
@@ -8,6 +12,14 @@ class UserError(Exception):
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).splitlines()))
+
+
+def of_system(error: OSError) -> UserError:
+    """What the system says of a file, which is a matter of paths and permissions. What it says of none is a fault of
+    the code's and is raised again."""
+    if error.filename is None:
+        raise error
+    return UserError(f"{os.fsdecode(error.filename)}: {error.strerror}")
 
 
 class TrainingFailed(UserError):

@@ -262,7 +262,7 @@ class Plan:
                 write_atomically(path, request.model_dump_json(indent=1) + "\n")
         for name in self.tables:
             path, text = self.root / "plans" / f"{name}.json", self.table_plan(name).model_dump_json(indent=1) + "\n"
-            if not path.exists() or path.read_text() != text:
+            if not path.exists() or path.read_bytes() != text.encode():
                 write_atomically(path, text)
         for run, specs in self.runs.items():
             for spec in specs:

@@ -126,6 +126,11 @@ def naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
 
 
+def yaml_files(folder: Path) -> list[Path]:
+    """The folder's *.yaml by name, without those that editors (.#vit.yaml) and macOS (._vit.yaml) leave beside them."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
+
+
 def read_yaml(path: Path, model: type[BaseModel]) -> Any:
     """A YAML file as `model`.
 

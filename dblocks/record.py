@@ -117,7 +117,7 @@ def read_record(path: Path) -> Record:
     Raises: UserError naming the file and the field that is wrong or missing, or if it lies in another run's folder.
     """
     try:
-        record = unsealed(path.read_text(), Record)
+        record = unsealed(path.read_text(encoding="utf-8"), Record)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such record") from error
     except ValidationError as error:

@@ -35,5 +35,5 @@ def write_schemas(folder: Path = SCHEMA_DIR) -> list[Path]:
     """Write all schemas into `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in schema_texts().items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in schema_texts()]

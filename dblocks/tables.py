@@ -13,7 +13,7 @@ from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
 from dblocks.published import Published, Source
-from dblocks.reading import read_yaml
+from dblocks.reading import read_yaml, yaml_files
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
 
@@ -175,7 +175,7 @@ def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
     Raises: UserError naming file and field; also where a row names a run or measurement that does not exist.
     """
     tables = {}
-    for path in sorted((config_dir / "tables").glob("*.yaml"), key=_natural):
+    for path in sorted(yaml_files(config_dir / "tables"), key=_natural):
         table = read_yaml(path, Table)
         if table.table != path.stem:
             raise UserError(f"{path}: table: '{table.table}' should be the file's name '{path.stem}'")

@@ -94,7 +94,12 @@ def figure(options: argparse.Namespace) -> None:
     """Draw the figure of one table."""
     from dblocks.report.build_tables import build_figure, read_plan
 
-    print(build_figure(read_plan(options.plan), options.folder))
+    plan = read_plan(options.plan)
+    if plan.table.figure is None:
+        raise UserError(
+            f"{options.plan}: table.figure: null: '{plan.table.table}' has no figure; `table` makes its files"
+        )
+    print(build_figure(plan, options.folder))
 
 
 def tables(options: argparse.Namespace) -> None:
@@ -148,7 +153,7 @@ def show(options: argparse.Namespace) -> None:
     if not found:
         raise UserError(f"{folder}: no tables yet; run `snakemake --cores 2 all` first")
     for path in found:
-        print(f"{path.read_text()}\n→ {path}\n")
+        print(f"{path.read_text(encoding='utf-8')}\n→ {path}\n")
 
 
 def schema(options: argparse.Namespace) -> None:

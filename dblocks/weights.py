@@ -55,7 +55,7 @@ def provide(name: str, data_dir: Path, manifest: Path) -> Path:
 def read_manifest(manifest: Path) -> Manifest:
     """What a manifest names, if its content is still the one it was written for."""
     try:
-        content = json.loads(manifest.read_text())
+        content = json.loads(manifest.read_bytes())
         path, expected = Path(content["path"]), content["sha256"]
         found = checksum(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,7 +95,7 @@ def missing_files(folder: Path) -> list[str]:
     if not index.is_file():
         return missing + ([] if (folder / "model.safetensors").is_file() else ["model.safetensors"])
     try:
-        shards = set(json.loads(index.read_text())["weight_map"].values())
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
         outside = [shard for shard in shards if Path(shard).name != shard]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: not an index of weights ({one_line(error)}); get it again") from error

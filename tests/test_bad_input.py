@@ -56,6 +56,10 @@ def test_a_configuration_that_cannot_be_is_refused_by_the_plan(repository, name)
         ("scale=huge", ["scale", "huge", "smoke, short, paper"]),
         ("sale=paper", ["sale", "scale"]),
         ("override={training: {epochs: [}}", ["override", "not YAML"]),
+        (
+            f"override_runs={{mdm: {{data: {{name: characters, title: t, path: {'f' * 300}}}}}}}",
+            ["fff", "name too long"],
+        ),
         ("results_dir=README.md/results", ["results_dir", "README.md/results", "Not a directory"]),
     ],
 )

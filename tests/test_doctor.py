@@ -47,6 +47,12 @@ def test_the_cost_is_jobs_and_the_time_they_may_take(tmp_path):
     assert cost(plan, "table_1")["GPU-hours"] == f"≤ {left:.0f}"
 
 
+def test_a_pair_is_read_as_snakemake_reads_it(tmp_path):
+    process = dblocks(tmp_path, "doctor", "--config", "wandb=off", "seeds=2", f"results_dir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert "seeds 2 a run" in process.stdout
+
+
 def test_no_key_is_ever_shown(tmp_path):
     secrets = {"WANDB_API_KEY": "0123456789abcdef" * 3, "HF_TOKEN": "hf_secretsecret"}
     process = dblocks(tmp_path, "doctor", "--config", f"results_dir={tmp_path}", **secrets)

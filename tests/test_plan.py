@@ -219,3 +219,20 @@ def test_a_classifier_can_stand_in_for_inception_at_any_scale():
     assert plan.runs[plan.needed[run]["extractor"]][0].data.name == "cifar10"
     assert plan.runs[plan.run_of["vit/end_to_end"]][0].generation is None
     assert run != make_plan({**line, "override": {}}).run_of["dit_cifar10/end_to_end"]
+
+
+def test_what_editors_and_systems_leave_beside_the_configuration_is_not_read(config):
+    for folder, name in (("runs", "vit.yaml"), ("tables", "table_1.yaml")):
+        (config / folder / f".#{name}").symlink_to("somebody@somewhere.1234")
+        (config / folder / f"._{name}").write_bytes(b"\0\5\x16\7\xff")
+    assert list(make_plan({}, config).tables) == list(make_plan({}).tables)
+
+
+def test_a_tables_plan_that_is_no_text_is_written_anew(tmp_path):
+    plan = make_plan({"results_dir": str(tmp_path)})
+    plan.write()
+    path = tmp_path / "smoke" / "plans" / "table_1.json"
+    whole = path.read_bytes()
+    path.write_bytes(b"\xff\xfe" + whole)
+    plan.write()
+    assert path.read_bytes() == whole

@@ -62,4 +62,4 @@ def read_measurement(path: Path) -> Measurement:
     Raises: UserError naming the file and the field that is wrong or missing.
     """
     with naming(path):
-        return unsealed(path.read_text(), Measurement)
+        return unsealed(path.read_text(encoding="utf-8"), Measurement)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dblocks.claims import TablePlan
 from dblocks.config import resolve
+from dblocks.tables import load_tables
 from tests.workflow.helpers import make_record, save_records
 
 TRIED = {"training": {"max_steps": 1}, "data": {"max_evaluation_samples": 4}}
@@ -64,6 +66,12 @@ def a_changed_record(change: Callable[[dict], object]) -> Callable[[Path], objec
     return arrange
 
 
+def a_plan(table: str) -> Callable[[Path], object]:
+    """Arranges a table's plan."""
+    plan = TablePlan(scale="smoke", table=load_tables()[table], claims=[], records={}, missing={}, measurements={})
+    return holds("plan.json", plan.model_dump_json())
+
+
 TABLES = ("tables", "--from-records", ".")
 CALLS: dict[str, Call] = {
     # run
@@ -112,6 +120,9 @@ CALLS: dict[str, Call] = {
         ("table", "plan.json", "--folder", "out"), ("plan.json", "YAML"), holds("plan.json")
     ),
     "a plan that is a list": Call(("figure", "plan.json", "--folder", "out"), ("plan.json",), holds("plan.json", "[]")),
+    "a figure of a table without one": Call(
+        ("figure", "plan.json", "--folder", "out"), ("plan.json", "table.figure", "'table_1' has no"), a_plan("table_1")
+    ),
     "no records": Call(("tables", "--from-records", "nowhere"), ("nowhere", "record.json")),
     "a record without its budget": Call(
         TABLES, ("record.json", "budget"), a_changed_record(lambda content: content.pop("budget"))

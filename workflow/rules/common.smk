@@ -5,11 +5,12 @@ INPUTS: config/*.yaml and the command line. OUTPUTS: a spec.json for each run, w
 
 
 def or_stop(function, *arguments):
-    """What `function` returns; a user's error ends the planning in one line, where Snakemake would print many."""
+    """What `function` returns; a user's error, or a file that cannot be read, ends the planning in one line, where Snakemake would print many."""
     try:
         return function(*arguments)
-    except UserError as error:
-        print(f"dblocks: {error}", file=sys.stderr, flush=True)
+    except (UserError, OSError) as error:
+        line = of_system(error) if isinstance(error, OSError) else error
+        print(f"dblocks: {line}", file=sys.stderr, flush=True)
         os._exit(2)
 
 
