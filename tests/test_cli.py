@@ -174,11 +174,8 @@ def test_what_a_terminal_cannot_show_is_replaced(tmp_path):
     for name in ("a", "b"):
         save_records(tmp_path / name, [make_record(accuracy=91.25)])
     assert dblocks(tmp_path, "tables", "--from-records", "a", "--to", "results").returncode == 0
-    folder, plain = (
-        tmp_path / "results" / "smoke" / "tables",
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    )
-    (folder / "table_1.md").write_text("Zürich 91.25 ± 0.30", encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    (tmp_path / "results" / "smoke" / "tables" / "table_1.md").write_text("Zürich 91.25 ± 0.30", encoding="utf-8")
     for arguments, said in ((("show", "smoke"), "rich 91.25"), (("compare", "a", "b"), "91.25")):
         process = dblocks(tmp_path, *arguments, **plain)
         assert process.returncode == 0 and said in process.stdout, process.stderr
