@@ -160,6 +160,12 @@ class Plan:
         """The manifest of published weights."""
         return Path(self.command_line.results_dir) / "weights" / f"{name}.json"
 
+    def published_weights(self) -> list[Path]:
+        """The manifests of all published weights and tokenizers that the plan needs."""
+        needed = {path for run in self.runs for path in self.needs_of(run).values()}
+        needed |= {self.tokenizer_source(key) for key in self.tokenized()}
+        return sorted(path for path in needed if path.parent == self.weights("any").parent)
+
     def check_weights(self, name: str) -> None:
         """Raises: UserError if only a person can bring published weights that are wanted, with the ways to go on."""
         if name in FROM_HUB and not self.weights(name).exists():

@@ -185,7 +185,7 @@ def test_equal_image_rows_are_one_run_and_share_what_they_need():
     assert run["dit_cifar10/end_to_end"] in {p.parent.parent.name for p in plan.records_of("table_2")}
     tables = ("table_2", "table_7", "table_8", "table_10")
     rows = [row.run for table in tables for row in plan.tables[table].rows]
-    assert (len(rows), len({run[row] for row in rows})) == (22, 19)
+    assert (len(rows), len({run[row] for row in rows})) == (24, 21)
     # one extractor a data set, one autoencoder; the digits' classifier is Table 1's ViT
     needed = {(role, name) for row in rows for role, name in plan.needed[run[row]].items()}
     assert len(needed) == 3
@@ -236,3 +236,13 @@ def test_a_tables_plan_that_is_no_text_is_written_anew(tmp_path):
     path.write_bytes(b"\xff\xfe" + whole)
     plan.write()
     assert path.read_bytes() == whole
+
+
+def test_target_data_has_all_that_wants_a_network():
+    plan = make_plan({"scale": "paper", "skip": ["imagenet256", "llama2", "llama2-tokenizer"]})
+    assert [path.stem for path in plan.published_weights()] == ["inception"]  # no run is left that text is judged in
+    open_tokenizer = {name: {"task": {"tokenizer": "tinyllama-tokenizer"}} for name in ("ar_lm1b", "ar_owt", "huginn")}
+    plan = make_plan({"scale": "paper", "skip": ["imagenet256", "llama2"], "override_runs": open_tokenizer})
+    names = ["gpt2-large", "gpt2-xl", "inception", "tinyllama-tokenizer"]
+    assert [path.stem for path in plan.published_weights()] == names
+    assert make_plan({}).published_weights() == []

@@ -5,7 +5,8 @@ INPUTS: config/*.yaml and the command line. OUTPUTS: a spec.json for each run, w
 
 
 def or_stop(function, *arguments):
-    """What `function` returns; a user's error, or a file that cannot be read, ends the planning in one line, where Snakemake would print many."""
+    """What `function` returns; a user's error, or a file that cannot be read, ends the planning in one line, where
+    Snakemake would print many."""
     try:
         return function(*arguments)
     except (UserError, OSError) as error:

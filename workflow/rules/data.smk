@@ -11,9 +11,10 @@ localrules:
 
 
 rule data:
-    """Every data set the plan needs."""
+    """Every data set, and all published weights, that the plan needs: what wants a network."""
     input:
         [str(PLAN.manifest(dataset)) for dataset in PLAN.datasets()],
+        [str(path) for path in PLAN.published_weights()],
 
 
 rule prepare_data:
