@@ -95,7 +95,7 @@ def block_weights(folder: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         number = folder.name
         raise UserError(f"{error.filename}: block {number} is not trained; `dblocks block SPEC {number}`") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: cannot be read ({one_line(error)}); remove it to train it again") from error
 
 

@@ -60,12 +60,13 @@ def final_weights(
         load_weights(method.network, state, found[0])
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
-    if not (seconds := [line["seconds"] for line in read_log(folder / "log.jsonl") if "seconds" in line]):
+    log, steps = read_log(folder / "log.jsonl"), total_steps(spec)
+    if not log or log[-1]["step"] != steps:
         raise UserError(
-            f"{folder / 'log.jsonl'}: missing or damaged, and {found[0].name} is there; bring it back, or remove "
-            f"{folder} to train again"
+            f"{folder / 'log.jsonl'}: missing, or does not end at step {steps}, and {found[0].name} is there; bring it "
+            f"back, or remove {folder} to train again"
         )
-    return found[0], seconds[-1]
+    return found[0], log[-1]["seconds"]
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ def failure(path: Path) -> str:
     """What a failed.json says; of a broken one, that it is there."""
     try:
         return str(json.loads(path.read_text())["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "it failed before, and what was written of it cannot be read"
 
 

@@ -232,16 +232,16 @@ def test_a_log_is_cut_back_to_the_step_it_is_opened_at(tmp_path):
     path, heard = tmp_path / "log.jsonl", []
     log = RunLog(path, 0)
     for step in (1, 2, 3, 4):
-        log.write(step=step, loss={"1": step / 2})
+        log.write(step=step, loss={"1": step / 2}, learning_rate=0.1, seconds=1.5)
     log.close()
     with open(path, "a") as file:
         file.write('{"step": 5, "loss": {"1"')
     log = RunLog(path, 2, heard.append)
     assert steps(tmp_path) == [1, 2]
-    log.write(step=3, loss={"1": 9.0})
+    log.write(step=3, loss={"1": 9.0}, learning_rate=0.1, seconds=2)
     log.close()
     assert steps(tmp_path) == [1, 2, 3]
-    assert heard == [{"step": 3, "loss": {"1": 9.0}}] == read_log(path)[2:]
+    assert heard == [{"step": 3, "loss": {"1": 9.0}, "learning_rate": 0.1, "seconds": 2}] == read_log(path)[2:]
 
 
 # a real process, killed
