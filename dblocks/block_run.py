@@ -16,7 +16,7 @@ from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.owner import owned
 from dblocks.record import BLOCK, RESULT
-from dblocks.run import check_data, disk_full_in_one_line, read_spec, remembered_failure
+from dblocks.run import check_data, disk_full_in_one_line, final_weights_in, read_spec, remembered_failure
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import interrupt_on_sigterm
@@ -38,12 +38,12 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
     folder = spec_path.parent / "blocks" / str(block)
     folder.mkdir(parents=True, exist_ok=True)
     with disk_full_in_one_line(folder), owned(folder):
-        weights = sorted(folder.glob("weights-*.pt"))
+        weights = final_weights_in(folder)
         # a finished run has all of it: a block that was removed to save room is not trained again
         if not weights and not (spec_path.parent / RESULT).exists():
             with remembered_failure(folder), interrupt_on_sigterm():
-                weights = [train_block(spec, block - 1, PreparedData(data_folder), folder, progress)]
-        content = {"block": block, "weights": weights[0].name if weights else None}
+                weights = train_block(spec, block - 1, PreparedData(data_folder), folder, progress)
+        content = {"block": block, "weights": weights.name if weights else None}
         write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")
         for checkpoint in folder.glob("step-*.pt"):
             checkpoint.unlink()

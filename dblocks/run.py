@@ -143,6 +143,15 @@ def finished(folder: Path, given: set[str]) -> bool:
     return not given & set(record.skipped)
 
 
+def final_weights_in(folder: Path) -> Path | None:
+    """The final weights in `folder`, None if there are none. Raises: UserError if there are several."""
+    found = sorted(folder.glob("weights-*.pt"))
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise UserError(f"{folder}: holds {names}, and a run leaves one; remove those that are not its own")
+    return found[0] if found else None
+
+
 def train_and_evaluate(
     spec: RunSpec,
     folder: Path,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.cli import main
-from dblocks.errors import Interrupted, TrainingFailed, UserError
+from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.moving_average import MovingAverage
 from dblocks.run import execute
@@ -548,11 +548,3 @@ def test_weight_decay_is_apart_from_the_gradient_or_part_of_it(trainer, tmp_path
     t.method.loss = lambda drawn: 0 * sum(p.sum() for p in t.network.parameters())
     t.train_step(0)
     assert all(torch.allclose(1 - p, torch.full_like(p, moved), rtol=1e-3) for p in t.network.parameters())
-
-
-def test_a_checkpoint_of_another_network_is_named_in_one_line(trainer, tmp_path):
-    trainer(tmp_path, "end_to_end").run()
-    assert checkpoints(tmp_path)
-    with pytest.raises(UserError, match=r"another network.*remove the step-\*\.pt") as error:
-        trainer(tmp_path, "diffusion_blocks").run()
-    assert "\n" not in str(error.value)
