@@ -19,7 +19,7 @@ from dblocks.record import BLOCK, RESULT
 from dblocks.run import check_data, disk_full_in_one_line, final_weights_in, read_spec, remembered_failure
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
-from dblocks.stopping import interrupt_on_sigterm
+from dblocks.stopping import interrupt_on_signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool = False) -> Path:
     """Bring one block, counted from 1, to its block.json, from wherever it stands. Returns the path of that.
 
-    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (asked to stop, state saved).
     """
     spec = read_spec(spec_path)
     if not spec.in_parallel:
@@ -41,7 +41,7 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
         weights = final_weights_in(folder)
         # a finished run has all of it: a block that was removed to save room is not trained again
         if not weights and not (spec_path.parent / RESULT).exists():
-            with remembered_failure(folder), interrupt_on_sigterm():
+            with remembered_failure(folder), interrupt_on_signals():
                 weights = train_block(spec, block - 1, PreparedData(data_folder), folder, progress)
         content = {"block": block, "weights": weights.name if weights else None}
         write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")

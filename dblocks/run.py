@@ -28,7 +28,7 @@ from dblocks.owner import owned
 from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.spec import RunSpec
-from dblocks.stopping import Attempt, interrupt_on_sigterm
+from dblocks.stopping import Attempt, interrupt_on_signals
 from dblocks.versions import versions_of
 
 FAILED, SPEC = "failed.json", "spec.json"
@@ -53,7 +53,7 @@ def execute(
 
     Args:
         needs: what its evaluation reads besides the data, by role (needs.py).
-    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (asked to stop, state saved).
     """
     spec = read_spec(spec_path)
     with processes.joined(spec):
@@ -97,7 +97,7 @@ def _execute(
         processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
         return folder / RECORD
-    with remembered_failure(folder), interrupt_on_sigterm() as attempt:
+    with remembered_failure(folder), interrupt_on_signals() as attempt:
         data = PreparedData(data_folder)
         record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     write_record(folder / RESULT, record)

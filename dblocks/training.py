@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from dblocks.progress import QuietLog, progress_bar
 from dblocks.resuming import check_content, check_origin, origin_of
 from dblocks.runlog import RunLog
 from dblocks.spec import RunSpec, TrainingSpec
-from dblocks.stopping import flag_on_sigterm
+from dblocks.stopping import Stop, flag_on_signals
 
 
 def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float:
@@ -78,8 +77,8 @@ class Trainer:
     def run(self, progress: bool = False, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Train to the end, handing each log line to `on_log` as well.
 
-        Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite; UserError if
-            the GPU's memory is too small.
+        Raises: Interrupted if it was asked to stop, with the state saved; TrainingFailed if a loss is not finite;
+            UserError if the GPU's memory is too small, or what it would go on from is not this run's.
         """
         start = self._restore()
         self._since = saved = time.monotonic()
@@ -87,7 +86,7 @@ class Trainer:
         with (
             contextlib.closing(self._open_log(start, on_log)) as log,
             contextlib.closing(progress_bar(start, self.total, progress)) as bar,
-            flag_on_sigterm() as stop,
+            flag_on_signals() as stop,
             self._memory_full_in_one_line(),
         ):
             for step in range(start, self.total):
@@ -103,7 +102,7 @@ class Trainer:
                     self._save(done)
                     saved = time.monotonic()
                 if stopping:
-                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved", progress=True)
+                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved", True, stop.by)
         self._tick()
         if not all(weight.isfinite().all() for weight in self.final_weights().values()):
             raise TrainingFailed(f"weights are not finite after the last step, {self.total}; {REMEDY}")
@@ -123,11 +122,11 @@ class Trainer:
         """The log, which the first process writes."""
         return RunLog(self.folder / "log.jsonl", start, on_log) if processes.is_first() else QuietLog()
 
-    def _stopping(self, stop: threading.Event, done: int) -> bool:
+    def _stopping(self, stop: Stop, done: int) -> bool:
         """Whether to stop after `done` steps; processes that train together stop after the same one."""
         if processes.is_together() and done % self.spec.logging.log_every:
             return False
-        return processes.same_for_all(stop.is_set())
+        return processes.same_for_all(stop.asked.is_set())
 
     def train_step(self, step: int) -> None:
         """One step: loss, gradients, clipping, update; nothing is logged or saved. On CUDA the host does not wait."""

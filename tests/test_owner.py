@@ -13,7 +13,7 @@ import pytest
 from dblocks import owner
 from dblocks.errors import UserError
 from dblocks.owner import OWNER, SILENCE, identity_of, owned, read
-from dblocks.stopping import interrupt_on_sigterm
+from dblocks.stopping import interrupt_on_signals
 
 ELSEWHERE = {"host": "elsewhere", "pid": 1, "started": "1", "job": "7"}
 DEAD = identity_of(1) | {"started": "0"}
@@ -208,7 +208,7 @@ def test_an_owner_whose_file_was_removed_puts_it_there_again(tmp_path, monkeypat
 def test_an_owner_that_was_taken_for_dead_stops_in_one_line_and_leaves_the_place(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "HEARTBEAT", 0.01)
     taken = r": taken over by process 1 on elsewhere, SLURM job 7, as if this process were dead; it stopped$"
-    with pytest.raises(UserError, match=taken), owned(tmp_path), interrupt_on_sigterm():
+    with pytest.raises(UserError, match=taken), owned(tmp_path), interrupt_on_signals():
         (tmp_path / "theirs").write_text(json.dumps(ELSEWHERE))
         (tmp_path / "theirs").rename(tmp_path / OWNER)
         wait_until(lambda: False)
