@@ -16,7 +16,14 @@ from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.owner import owned
 from dblocks.record import BLOCK, RESULT
-from dblocks.run import check_data, disk_full_in_one_line, final_weights_in, read_spec, remembered_failure
+from dblocks.run import (
+    check_data,
+    disk_full_in_one_line,
+    final_weights_in,
+    read_spec,
+    remembered_failure,
+    remove_checkpoints,
+)
 from dblocks.runlog import read_log
 from dblocks.spec import RunSpec
 from dblocks.stopping import interrupt_on_signals
@@ -45,8 +52,7 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
                 weights = train_block(spec, block - 1, PreparedData(data_folder), folder, progress)
         content = {"block": block, "weights": weights.name if weights else None}
         write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")
-        for checkpoint in folder.glob("step-*.pt"):
-            checkpoint.unlink()
+        remove_checkpoints(folder)
     return folder / BLOCK
 
 

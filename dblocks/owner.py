@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -22,6 +23,7 @@ from dblocks.errors import Interrupted, UserError
 OWNER = "owner.json"
 HEARTBEAT = 30.0  # seconds between two signs of life
 SILENCE = 300.0  # seconds without one after which an owner on another machine is taken for dead
+HALF_WRITTEN = re.compile(r"^\.(?!spec\.json\.).+\.\d+\.tmp$")  # .<name>.<process>.tmp, which is renamed to <name>
 
 
 @contextlib.contextmanager
@@ -34,6 +36,7 @@ def owned(folder: Path) -> Iterator[None]:
     path, me = folder / OWNER, identity_of(os.getpid())
     claim(path, me)
     _remove_old_claims(path)
+    _remove_half_written(folder)
     ended, lost = threading.Event(), threading.Event()
     beat = threading.Thread(target=_beat, args=(path, me, ended, lost), daemon=True)
     beat.start()
@@ -142,6 +145,14 @@ def _remove_old_claims(path: Path) -> None:
     for left in path.parent.glob(f".{OWNER}.*"):
         with contextlib.suppress(FileNotFoundError):
             if _touched(path) - _touched(left) > SILENCE:
+                left.unlink()
+
+
+def _remove_half_written(folder: Path) -> None:
+    """What owners that were killed have left of files they were writing; spec.json is written by others."""
+    for pattern in (".*.tmp", "samples-*/.*.tmp"):
+        for left in folder.glob(pattern):
+            if HALF_WRITTEN.match(left.name) and left.is_file():
                 left.unlink()
 
 

@@ -96,6 +96,7 @@ def _execute(
     if finished(folder, given):
         processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
+        remove_checkpoints(folder)
         return folder / RECORD
     with remembered_failure(folder), interrupt_on_signals() as attempt:
         data = PreparedData(data_folder)
@@ -103,9 +104,14 @@ def _execute(
     write_record(folder / RESULT, record)
     show_at_wandb(record, folder, wandb_mode)
     write_record(folder / RECORD, record)
+    remove_checkpoints(folder)
+    return folder / RECORD
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """What only training needs; the final weights are there."""
     for checkpoint in folder.glob("step-*.pt"):
         checkpoint.unlink()
-    return folder / RECORD
 
 
 @contextlib.contextmanager

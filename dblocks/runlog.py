@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 
 
@@ -17,9 +18,7 @@ class RunLog:
     def __init__(self, path: Path, step: int, on_line: Callable[[dict[str, Any]], None] | None = None):
         self.path, self.on_line = path, on_line
         kept = [line for line in read_log(path) if line["step"] <= step]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = open(path, "a")  # noqa: SIM115, closed by close()
 
     def write(self, **line: Any) -> None:

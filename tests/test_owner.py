@@ -151,6 +151,18 @@ def test_a_claim_whose_answer_was_lost_on_the_way_is_a_claim(tmp_path, monkeypat
         assert read(tmp_path / OWNER) == identity_of(os.getpid())
 
 
+def test_what_killed_owners_were_writing_goes_and_nothing_else(tmp_path):
+    left = {".step-000000005.77.tmp", ".weights.77.tmp", ".log.jsonl.77.tmp", ".result.json.77.tmp"}
+    left |= {"samples-test/.0-0000000-4.npz.77.tmp"}
+    kept = {".spec.json.77.tmp", ".mine.tmp", "step-000000005.77.tmp", "blocks/1/.weights.77.tmp", "samples-test/a.npz"}
+    for name in left | kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with owned(tmp_path):
+        pass
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
 # two that take a dead owner's place
 
 

@@ -346,6 +346,13 @@ def test_a_killed_run_measures_the_same_and_leaves_the_same_files(killed, undist
         assert kept == {"spec.json", "log.jsonl", "result.json", "record.json"}
 
 
+def test_a_run_that_was_killed_after_its_result_leaves_no_checkpoint_behind(undisturbed, digits_folder):
+    (undisturbed / "record.json").unlink()
+    checkpoint = save_verified(undisturbed, "step-000000001", {"step": 1})
+    execute(undisturbed / "spec.json", digits_folder)
+    assert not checkpoint.exists()
+
+
 def test_a_finished_run_is_not_trained_again(undisturbed, digits_folder):
     log, weights = (undisturbed / "log.jsonl").read_bytes(), list(undisturbed.glob("weights-*.pt"))
     times = [path.stat().st_mtime_ns for path in weights]
