@@ -17,11 +17,18 @@ from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.owner import owned
 from dblocks.record import BLOCK, RESULT
-from dblocks.run import check_data, disk_full_in_one_line, read_spec, remembered_failure
+from dblocks.run import (
+    check_data,
+    disk_full_in_one_line,
+    final_weights_in,
+    read_spec,
+    remembered_failure,
+    remove_checkpoints,
+)
 from dblocks.runlog import read_log
 from dblocks.seal import check_place
 from dblocks.spec import RunSpec
-from dblocks.stopping import interrupt_on_sigterm
+from dblocks.stopping import interrupt_on_signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool = False) -> Path:
     """Bring one block, counted from 1, to its block.json, from wherever it stands. Returns the path of that.
 
-    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (asked to stop, state saved).
     """
     spec = read_spec(spec_path)
     check_place(spec_path, identity(spec), spec.seed)
@@ -41,15 +48,14 @@ def execute_block(spec_path: Path, block: int, data_folder: Path, progress: bool
     folder = spec_path.parent / "blocks" / str(block)
     folder.mkdir(parents=True, exist_ok=True)
     with disk_full_in_one_line(folder), owned(folder):
-        weights = sorted(folder.glob("weights-*.pt"))
+        weights = final_weights_in(folder)
         # a finished run has all of it: a block that was removed to save room is not trained again
         if not weights and not (spec_path.parent / RESULT).exists():
-            with remembered_failure(folder), interrupt_on_sigterm():
-                weights = [train_block(spec, block - 1, PreparedData(data_folder), folder, progress)]
-        content = {"block": block, "weights": weights[0].name if weights else None}
+            with remembered_failure(folder), interrupt_on_signals():
+                weights = train_block(spec, block - 1, PreparedData(data_folder), folder, progress)
+        content = {"block": block, "weights": weights.name if weights else None}
         write_atomically(folder / BLOCK, json.dumps(content, indent=1) + "\n")
-        for checkpoint in folder.glob("step-*.pt"):
-            checkpoint.unlink()
+        remove_checkpoints(folder)
     return folder / BLOCK
 
 
@@ -98,7 +104,7 @@ def block_weights(folder: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         number = folder.name
         raise UserError(f"{error.filename}: block {number} is not trained; `dblocks block SPEC {number}`") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: cannot be read ({one_line(error)}); remove it to train it again") from error
 
 

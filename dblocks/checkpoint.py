@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,19 @@ def load_weights(network: torch.nn.Module, state: dict[str, Any], path: Path) ->
     """
     try:
         network.load_state_dict(state["network"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: weights of another network ({one_line(error)})") from error
+
+
+def step_in(path: Path) -> int | None:
+    """The step that a checkpoint's name says; None if it is no checkpoint's."""
+    match = STEP.match(path.name)
+    return int(match["step"]) if match else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, newest first."""
-    found = [(int(match["step"]), p) for p in folder.glob("step-*.pt") if (match := STEP.match(p.name))]
+    found = [(step, path) for path in folder.glob("step-*.pt") if (step := step_in(path)) is not None]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -94,17 +101,24 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Save the state after `step` steps and drop all but the newest two."""
     save_verified(folder, f"step-{step:09d}", {"step": step, **state})
     for old in checkpoints(folder)[KEEP:]:
-        old.unlink()
+        old.unlink(missing_ok=True)
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is intact, or None; a broken one is named on stderr and put aside.
+def load_newest(
+    folder: Path, check: Callable[[dict[str, Any], Path], None] = lambda *_: None
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is intact, with its state, or None; a broken one is named on stderr and put aside.
 
     What only fails to be read, as on a file system that is away for a moment, is not broken: that error is raised.
+
+    Args:
+        check: raises ValueError if a state is broken.
     """
     for path in checkpoints(folder):
         try:
-            return load_verified(path)
+            state = load_verified(path)
+            check(state, path)
+            return path, state
         except ValueError as error:
             path.rename(path.with_suffix(".broken"))  # kept for a look, but no longer counted among the newest two
             print(f"dblocks: refused checkpoint: {error}; going on from the one before", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 
 class UserError(Exception):
@@ -29,13 +30,14 @@ class TrainingFailed(UserError):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop (SIGTERM) and has saved its state. Exits with status 75 (EX_TEMPFAIL).
+    """A run was asked to stop and has saved its state. Exits with status 75 (EX_TEMPFAIL).
 
-    `progress` says whether it got further since it was started: without, starting again may go on for ever.
+    `progress` says whether a scheduler is to start it again: SIGTERM asked, not a person by another signal, and it got
+    further since it was started; without, starting again may go on for ever.
     """
 
     exit_code = 75
 
-    def __init__(self, message: str, progress: bool):
+    def __init__(self, message: str, progress: bool, by: int = signal.SIGTERM):
         super().__init__(message)
-        self.progress = progress
+        self.progress = progress and by == signal.SIGTERM

@@ -13,6 +13,7 @@ from dblocks.budget import total_steps
 from dblocks.checkpoint import load_verified, load_weights, save_verified
 from dblocks.errors import UserError
 from dblocks.identity import wandb_id
+from dblocks.run import final_weights_in
 from dblocks.runlog import read_log
 from dblocks.shared_training import take_weights
 from dblocks.spec import RunSpec
@@ -42,30 +43,31 @@ def final_weights(
     Raises: UserError if weights or log are damaged, or the other run's are none of this run's; Interrupted and
         TrainingFailed as `Trainer.run`.
     """
-    found = sorted(folder.glob("weights-*.pt"))
+    found = final_weights_in(folder)
     if not found and trainer:
-        found = [take_weights(spec, trainer, folder)]
-    processes.same_for_all(not found)
+        found = take_weights(spec, trainer, folder)
+    processes.same_for_all(found is None)
     if not found and spec.in_parallel:
-        found = [join_blocks(folder, method.network)]
+        found = join_blocks(folder, method.network)
     elif not found:
         training = Trainer(spec, method, total_steps(spec), folder, device)
         with live_log(spec, folder, wandb_mode) as on_log:
             training.run(progress, on_log)
         # the weights alone: the same training is the same file, however long it took
-        found = [save_verified(folder, "weights", {"network": training.final_weights()})]
+        found = save_verified(folder, "weights", {"network": training.final_weights()})
         training.let_go()
     try:
-        state = load_verified(found[0])
-        load_weights(method.network, state, found[0])
+        state = load_verified(found)
+        load_weights(method.network, state, found)
     except ValueError as error:
         raise UserError(f"{error}; remove it to train again from the last checkpoint") from error
-    if not (seconds := [line["seconds"] for line in read_log(folder / "log.jsonl") if "seconds" in line]):
+    log, steps = read_log(folder / "log.jsonl"), total_steps(spec)
+    if not log or log[-1]["step"] != steps:
         raise UserError(
-            f"{folder / 'log.jsonl'}: missing or damaged, and {found[0].name} is there; bring it back, or remove "
-            f"{folder} to train again"
+            f"{folder / 'log.jsonl'}: missing, or does not end at step {steps}, and {found.name} is there; bring it "
+            f"back, or remove {folder} to train again"
         )
-    return found[0], seconds[-1]
+    return found, log[-1]["seconds"]
 
 
 @contextlib.contextmanager

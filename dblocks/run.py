@@ -29,7 +29,7 @@ from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.seal import check_place
 from dblocks.spec import RunSpec
-from dblocks.stopping import Attempt, interrupt_on_sigterm
+from dblocks.stopping import Attempt, interrupt_on_signals
 from dblocks.versions import versions_of
 
 FAILED, SPEC = "failed.json", "spec.json"
@@ -54,7 +54,7 @@ def execute(
 
     Args:
         needs: what its evaluation reads besides the data, by role (needs.py).
-    Raises: UserError (bad input, or a failure that would repeat), Interrupted (SIGTERM, state saved).
+    Raises: UserError (bad input, or a failure that would repeat), Interrupted (asked to stop, state saved).
     """
     spec = read_spec(spec_path)
     check_place(spec_path, identity(spec), spec.seed)
@@ -98,16 +98,22 @@ def _execute(
     if finished(folder, given):
         processes.same_for_all(False)
         write_record(folder / RECORD, read_record(folder / RESULT))
+        remove_checkpoints(folder)
         return folder / RECORD
-    with remembered_failure(folder), interrupt_on_sigterm() as attempt:
+    with remembered_failure(folder), interrupt_on_signals() as attempt:
         data = PreparedData(data_folder)
         record = train_and_evaluate(spec, folder, data, attempt, wandb_mode, progress, needs)
     write_record(folder / RESULT, record)
     show_at_wandb(record, folder, wandb_mode)
     write_record(folder / RECORD, record)
+    remove_checkpoints(folder)
+    return folder / RECORD
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """What only training needs; the final weights are there."""
     for checkpoint in folder.glob("step-*.pt"):
         checkpoint.unlink()
-    return folder / RECORD
 
 
 @contextlib.contextmanager
@@ -126,7 +132,7 @@ def failure(path: Path) -> str:
     """What a failed.json says; of a broken one, that it is there."""
     try:
         return str(json.loads(path.read_text())["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "it failed before, and what was written of it cannot be read"
 
 
@@ -143,6 +149,15 @@ def finished(folder: Path, given: set[str]) -> bool:
             f"bring it back, or remove {folder} to train again"
         )
     return not given & set(record.skipped)
+
+
+def final_weights_in(folder: Path) -> Path | None:
+    """The final weights in `folder`, None if there are none. Raises: UserError if there are several."""
+    found = sorted(folder.glob("weights-*.pt"))
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise UserError(f"{folder}: holds {names}, and a run leaves one; remove those that are not its own")
+    return found[0] if found else None
 
 
 def train_and_evaluate(

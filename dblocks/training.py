@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,15 @@ from dblocks import processes, seeds
 from dblocks.checkpoint import checkpoints, load_newest, load_weights, save_checkpoint
 from dblocks.errors import Interrupted, TrainingFailed, UserError
 from dblocks.graphs import StepGraphs
+from dblocks.losses import REMEDY, LossBuffer
 from dblocks.machine import autocast, wants_graphs
 from dblocks.methods.method import Drawn, Method, Step
 from dblocks.moving_average import MovingAverage
 from dblocks.progress import QuietLog, progress_bar
+from dblocks.resuming import check_content, check_origin, origin_of
 from dblocks.runlog import RunLog
 from dblocks.spec import RunSpec, TrainingSpec
-from dblocks.stopping import flag_on_sigterm
-
-REMEDY = "lower training.learning_rate or set training.grad_clip"
+from dblocks.stopping import Stop, flag_on_signals
 
 
 def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float:
@@ -45,40 +42,6 @@ def learning_rate_factor(training: TrainingSpec, step: int, total: int) -> float
         return 1.0
     floor = training.min_learning_rate / training.learning_rate
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-
-
-@dataclass
-class LossBuffer:
-    """Losses kept on the device between two log lines, so that the step itself never waits for it."""
-
-    entries: list[tuple[int, Step]] = field(default_factory=list)
-
-    def add(self, step: int, result: Step) -> None:
-        self.entries.append((step, result))
-
-    def drain(self) -> dict[str, float]:
-        """Mean loss by block ("1", "2", …; "all" without blocks), then empty.
-
-        Raises: TrainingFailed naming the first step, its block and σ range, if a loss is not finite.
-        """
-        if not self.entries:
-            return {}
-        values = torch.stack([entry.loss.float() for _, entry in self.entries]).tolist()
-        by_block: dict[str, list[float]] = defaultdict(list)
-        for (step, entry), value in zip(self.entries, values, strict=True):
-            if not math.isfinite(value):
-                raise TrainingFailed(describe_failure(step, entry, value))
-            by_block["all" if entry.block is None else str(entry.block + 1)].append(value)
-        self.entries.clear()
-        return {block: math.fsum(losses) / len(losses) for block, losses in sorted(by_block.items())}
-
-
-def describe_failure(step: int, entry: Step, value: float) -> str:
-    """One line about a loss that is not finite."""
-    where = "" if entry.block is None else f", block {entry.block + 1}"
-    if entry.sigma is not None:
-        where += f", sigma {entry.sigma.min().item():.4g} to {entry.sigma.max().item():.4g}"
-    return f"loss is {value} at step {step + 1}{where}; {REMEDY}"
 
 
 class Trainer:
@@ -114,8 +77,8 @@ class Trainer:
     def run(self, progress: bool = False, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Train to the end, handing each log line to `on_log` as well.
 
-        Raises: Interrupted after SIGTERM, with the state saved; TrainingFailed if a loss is not finite; UserError if
-            the GPU's memory is too small.
+        Raises: Interrupted if it was asked to stop, with the state saved; TrainingFailed if a loss is not finite;
+            UserError if the GPU's memory is too small, or what it would go on from is not this run's.
         """
         start = self._restore()
         self._since = saved = time.monotonic()
@@ -123,7 +86,7 @@ class Trainer:
         with (
             contextlib.closing(self._open_log(start, on_log)) as log,
             contextlib.closing(progress_bar(start, self.total, progress)) as bar,
-            flag_on_sigterm() as stop,
+            flag_on_signals() as stop,
             self._memory_full_in_one_line(),
         ):
             for step in range(start, self.total):
@@ -139,7 +102,7 @@ class Trainer:
                     self._save(done)
                     saved = time.monotonic()
                 if stopping:
-                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved", progress=True)
+                    raise Interrupted(f"stopped at step {done} of {self.total}; state saved", True, stop.by)
         self._tick()
         if not all(weight.isfinite().all() for weight in self.final_weights().values()):
             raise TrainingFailed(f"weights are not finite after the last step, {self.total}; {REMEDY}")
@@ -159,11 +122,11 @@ class Trainer:
         """The log, which the first process writes."""
         return RunLog(self.folder / "log.jsonl", start, on_log) if processes.is_first() else QuietLog()
 
-    def _stopping(self, stop: threading.Event, done: int) -> bool:
+    def _stopping(self, stop: Stop, done: int) -> bool:
         """Whether to stop after `done` steps; processes that train together stop after the same one."""
         if processes.is_together() and done % self.spec.logging.log_every:
             return False
-        return processes.same_for_all(stop.is_set())
+        return processes.same_for_all(stop.asked.is_set())
 
     def train_step(self, step: int) -> None:
         """One step: loss, gradients, clipping, update; nothing is logged or saved. On CUDA the host does not wait."""
@@ -231,6 +194,7 @@ class Trainer:
         if not processes.is_first():
             return
         state = {
+            "run": origin_of(self.spec, self.block),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow if self.ema else {},
@@ -240,22 +204,28 @@ class Trainer:
         save_checkpoint(self.folder, done, state)
 
     def _restore(self) -> int:
+        """Put the newest intact checkpoint's state in place; returns its step, 0 without one."""
         with processes.first_goes_first():  # it puts broken ones aside
-            state = load_newest(self.folder)
-        if state is None:
+            found = load_newest(self.folder, self._check)
+        if found is None:
             return 0
+        path, state = found
         try:
-            load_weights(self.network, state, self.folder)
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, ValueError) as error:
+            load_weights(self.network, state, path)
+        except ValueError as error:
             raise UserError(f"{error}; remove the step-*.pt there, they are of another run") from error
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate  # a plain number until it is set, wherever the saved one was
+        # the groups stay this run's own: rates are set at each step, and what is for the device is for this one
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": own})
         if self.ema:
             self.ema.shadow = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
             self.ema.updates = state["ema_updates"]
         self.seconds = state["seconds"]
         return state["step"]
+
+    def _check(self, state: dict[str, Any], path: Path) -> None:
+        check_origin(state, path, origin_of(self.spec, self.block), self.total)
+        check_content(state, path, self.optimizer, self.ema or None)
 
     def let_go(self) -> None:
         """Free what only training needs: recorded graphs hold the memory of a step, and this trainer with it."""

@@ -16,7 +16,6 @@ import pytest
 
 from dblocks.cli import main
 from dblocks.record import read_record
-from dblocks.runlog import read_log
 from tests.bad_input.cases import CONFIGURATION
 from tests.workflow.helpers import (
     copy_repository,
@@ -135,6 +134,9 @@ def test_a_record_with_a_missing_field_makes_no_table(tmp_path):
     assert files_below(tmp_path) == {str(path.relative_to(tmp_path))}
 
 
+LINE = b'{"step": %d, "loss": {"all": 2.5}, "learning_rate": 0.1, "seconds": 4.5}'
+
+
 @pytest.fixture
 def trained(tmp_path, tiny_spec, digits_folder) -> Path:
     """A run's folder with weights and log, but no record."""
@@ -146,22 +148,56 @@ def trained(tmp_path, tiny_spec, digits_folder) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[1]\n", b"\xff\n", b'{"step": 1}\n'])
-def test_trained_weights_without_their_log_are_refused_by_name(trained, capfd, digits_folder, content):
+@pytest.mark.parametrize("content", [None, b"", b"\xff\n", LINE % 2 + b"\n", LINE % 2 + b"\n" + LINE[:9]])
+def test_trained_weights_without_all_of_their_log_are_refused_by_name(trained, capfd, digits_folder, content):
     (trained / "log.jsonl").unlink()
     if content is not None:
         (trained / "log.jsonl").write_bytes(content)
-    capfd.readouterr()
-    assert main(["run", str(trained / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == 2
-    line = capfd.readouterr().err
-    assert "log.jsonl" in line and "weights-" in line and line.count("\n") == 1
-    assert not (trained / "record.json").exists()
+    line = refusal(trained, digits_folder, capfd)
+    assert "log.jsonl: missing, or does not end at step 3, and weights-" in line
 
 
-def test_a_log_that_is_damaged_after_its_first_line_costs_its_rest(trained, digits_folder):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (LINE % 1 + b"\n\x80" + LINE % 2 + b"\n" + LINE % 3 + b"\n", "line 2: not JSON"),
+        (LINE % 1 + b"\n\n" + LINE % 3 + b"\n", "line 2: not JSON"),
+        (LINE % 1 + LINE % 2 + b"\n" + LINE % 3 + b"\n", "line 1: not JSON"),
+        (LINE % 1 + b"\n[1]\n", "line 2: no JSON object"),
+        (b"[" * 100_000, "line 1: nested too deeply"),
+        (LINE.replace(b"%d", b'"3"'), "line 1: step: must be a whole number"),
+        (LINE.replace(b"%d", b"true"), "line 1: step: must be a whole number"),
+        ((LINE % 3).replace(b"4.5", b'"4.5"'), "line 1: seconds: must be a number"),
+        ((LINE % 3).replace(b"4.5", b"-4.5"), "line 1: seconds: must be a number from 0"),
+        ((LINE % 3).replace(b"4.5", b"NaN"), "line 1: seconds: must be a number"),
+        ((LINE % 3).replace(b"4.5", b"1" * 400), "line 1: seconds: must be a number"),
+        ((LINE % 3).replace(b"0.1", b"null"), "line 1: learning_rate: must be a number"),
+        ((LINE % 3).replace(b"2.5", b"[]"), "line 1: loss: must be a number for each block"),
+        (b'{"step": 3}', "line 1: learning_rate: must be a number"),
+    ],
+)
+def test_a_log_with_another_damaged_line_than_a_cut_off_last_one_is_refused_by_line(
+    trained, capfd, digits_folder, content, problem
+):
     log = trained / "log.jsonl"
-    lines = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(lines[0] + b"\x80" + lines[1][1:] + lines[2])
-    assert [line["step"] for line in read_log(log)] == [1]
-    assert main(["run", str(trained / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == 0
-    assert read_record(trained / "record.json").steps == 3
+    log.write_bytes(content)
+    assert f"log.jsonl: {problem}" in refusal(trained, digits_folder, capfd)
+    for weights in trained.glob("weights-*.pt"):
+        weights.unlink()
+    assert f"log.jsonl: {problem}" in refusal(trained, digits_folder, capfd)
+    assert log.read_bytes() == content, "nothing is written anew"
+
+
+def test_a_remembered_failure_that_cannot_be_read_is_one_line(trained, capfd, digits_folder):
+    (trained / "failed.json").write_text("[" * 100_000)
+    assert "what was written of it cannot be read" in refusal(trained, digits_folder, capfd, 3)
+
+
+def refusal(folder: Path, digits_folder: Path, capfd: pytest.CaptureFixture, code: int = 2) -> str:
+    """The one line with which a run ends that may not go on."""
+    capfd.readouterr()
+    assert main(["run", str(folder / "spec.json"), "--data", str(digits_folder / "manifest.json"), "--quiet"]) == code
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1
+    assert not (folder / "record.json").exists()
+    return line

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.cli import main
-from dblocks.errors import Interrupted, TrainingFailed, UserError
+from dblocks.errors import Interrupted, TrainingFailed
 from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.moving_average import MovingAverage
 from dblocks.run import execute
@@ -232,16 +232,16 @@ def test_a_log_is_cut_back_to_the_step_it_is_opened_at(tmp_path):
     path, heard = tmp_path / "log.jsonl", []
     log = RunLog(path, 0)
     for step in (1, 2, 3, 4):
-        log.write(step=step, loss={"1": step / 2})
+        log.write(step=step, loss={"1": step / 2}, learning_rate=0.1, seconds=1.5)
     log.close()
     with open(path, "a") as file:
         file.write('{"step": 5, "loss": {"1"')
     log = RunLog(path, 2, heard.append)
     assert steps(tmp_path) == [1, 2]
-    log.write(step=3, loss={"1": 9.0})
+    log.write(step=3, loss={"1": 9.0}, learning_rate=0.1, seconds=2)
     log.close()
     assert steps(tmp_path) == [1, 2, 3]
-    assert heard == [{"step": 3, "loss": {"1": 9.0}}] == read_log(path)[2:]
+    assert heard == [{"step": 3, "loss": {"1": 9.0}, "learning_rate": 0.1, "seconds": 2}] == read_log(path)[2:]
 
 
 # a real process, killed
@@ -344,6 +344,13 @@ def test_a_killed_run_measures_the_same_and_leaves_the_same_files(killed, undist
     for folder in (killed["folder"], undisturbed):
         kept = {path.name for path in folder.iterdir() if not path.name.startswith("weights-")}
         assert kept == {"spec.json", "log.jsonl", "result.json", "record.json"}
+
+
+def test_a_run_that_was_killed_after_its_result_leaves_no_checkpoint_behind(undisturbed, digits_folder):
+    (undisturbed / "record.json").unlink()
+    checkpoint = save_verified(undisturbed, "step-000000001", {"step": 1})
+    execute(undisturbed / "spec.json", digits_folder)
+    assert not checkpoint.exists()
 
 
 def test_a_finished_run_is_not_trained_again(undisturbed, digits_folder):
@@ -548,11 +555,3 @@ def test_weight_decay_is_apart_from_the_gradient_or_part_of_it(trainer, tmp_path
     t.method.loss = lambda drawn: 0 * sum(p.sum() for p in t.network.parameters())
     t.train_step(0)
     assert all(torch.allclose(1 - p, torch.full_like(p, moved), rtol=1e-3) for p in t.network.parameters())
-
-
-def test_a_checkpoint_of_another_network_is_named_in_one_line(trainer, tmp_path):
-    trainer(tmp_path, "end_to_end").run()
-    assert checkpoints(tmp_path)
-    with pytest.raises(UserError, match=r"another network.*remove the step-\*\.pt") as error:
-        trainer(tmp_path, "diffusion_blocks").run()
-    assert "\n" not in str(error.value)
