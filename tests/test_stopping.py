@@ -15,7 +15,7 @@ from dblocks.checkpoint import checkpoints
 from dblocks.errors import Interrupted
 from dblocks.runlog import read_log
 from dblocks.stopping import ECHO, flag_on_signals, interrupt_on_signals
-from tests.workflow.helpers import dblocks, environment
+from tests.workflow.helpers import dblocks, environment, hear
 
 OVER = {
     "training": {"max_steps": 150, "epochs": 100},
@@ -25,12 +25,6 @@ OVER = {
 FAKE_SLURM = """#!/bin/sh
 case $(basename $0) in squeue) echo RUNNING ;; *) touch "$ASKED" ;; esac
 """
-
-
-def hear() -> None:
-    """Whatever was ignored where the tests were started."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

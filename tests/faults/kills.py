@@ -41,13 +41,13 @@ def _killed(place: Path, outcome: Outcome, writing: bool) -> Outcome:
 
 def sigterm(place: Path) -> Outcome:
     """A scheduler's warning: the state is saved at once, exit status 75, and the next start goes on."""
-    outcome = Outcome("SIGTERM outside SLURM", "exits 75 with its state saved; same final bits")
+    outcome = Outcome("SIGTERM, Ctrl-C, cut connection, without SLURM", "exits 75, state saved; same final bits")
     calm, run, draws = left_alone(place), RunFolder(place), chance(1)
-    for _ in range(3):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         before = run.steps[-1] if run.steps else 0
         process = run.start()
         wait_for_steps(process, run, before + draws.randint(1, 8))
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         error = process.communicate(timeout=120)[1]
         outcome.note(process.returncode == 75 and "state saved" in error, error)
     code, error = run.finish()

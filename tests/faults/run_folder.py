@@ -15,7 +15,7 @@ from typing import Any
 from dblocks.config import resolve
 from dblocks.data.prepare import prepare
 from dblocks.runlog import read_log
-from tests.workflow.helpers import environment
+from tests.workflow.helpers import environment, hear
 
 STEPS = 60
 # small and quick, but with weights big enough that writing them takes a moment
@@ -47,9 +47,8 @@ class RunFolder:
         """`dblocks run` in the background."""
         command = [sys.executable, "-m", "dblocks", "run", str(self.folder / "spec.json"), "--quiet", *options]
         command += ["--data", str(self.data / "manifest.json")]
-        return subprocess.Popen(
-            command, env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=environment(**extra), preexec_fn=hear, **pipes)
 
     def finish(self, *options: str, **extra: str) -> tuple[int, str]:
         """`dblocks run` to its end: (exit status, standard error)."""
