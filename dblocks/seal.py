@@ -26,7 +26,10 @@ def unsealed(text: str, model: type[M]) -> M:
 
     Raises: ValueError if it is not whole, or not what its checksum says.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     rest = {name: value for name, value in content.items() if name != SEAL} if isinstance(content, dict) else content
     read = model.model_validate(rest)  # first, since it names the field
     if content.get(SEAL) not in (None, checksum(rest)):

@@ -166,3 +166,8 @@ def test_a_spec_that_is_not_its_folders_is_not_run(tmp_path, digits_folder):
     with pytest.raises(UserError, match=r"spec\.json: is of run \w+, seed 0, which is not this folder's"):
         execute(folder / "spec.json", digits_folder)
     assert [path.name for path in folder.iterdir()] == ["spec.json"]
+
+
+def test_a_record_that_is_nested_without_end_is_refused(path):
+    path.write_text("[" * 200_000)
+    assert "nested too deeply" in refusal(path)
