@@ -138,3 +138,16 @@ def test_cancelled_job_stays_cancelled(slurm, toy):
     slurm.wait_until(lambda: job not in slurm.job_ids(), 30, "the job to end")
     assert slurm.call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").strip() == "CANCELLED"
     assert not (toy / "done.txt").exists()
+
+
+def test_a_job_that_is_started_again_says_so_to_its_steps(slurm, tmp_path):
+    """By which dblocks/owner.py knows that a job's earlier start is dead, from another node of the same start."""
+    counts = tmp_path / "counts"
+    script = f"srun -n1 sh -c 'echo ${{SLURM_RESTART_COUNT:-none}} >> {counts}; sleep 60'"
+    job = slurm.call(
+        "sbatch", "--parsable", "--requeue", "-n1", "--mem=100", "-t5", f"-D{tmp_path}", "--wrap", script
+    ).strip()
+    slurm.wait_until(lambda: counts.exists() and counts.read_text(), 30, "the job to start")
+    slurm.call("scontrol", "requeue", job)
+    slurm.wait_until(lambda: len(counts.read_text().split()) == 2, 60, "the job to start again")
+    assert counts.read_text().split() == ["none", "1"]
