@@ -113,7 +113,13 @@ def test_runs_that_differ_in_prediction_alone_were_trained_once(finished):
     shared = {
         run: trainer for run, trainer in plan.trained_as.items() if (runs / run / "seed0" / "record.json").exists()
     }
-    assert shared == {plan.run_of["vit/bridge_normalized"]: plan.run_of["vit/diffusion_blocks"]}
+    same = {
+        "vit/bridge_normalized": "vit/diffusion_blocks",
+        "dit_cifar10/end_to_end_rho7": "dit_cifar10/end_to_end",
+        "dit_cifar10/diffusion_blocks_rho7": "dit_cifar10/diffusion_blocks",
+        "noprop/diffusion_blocks_hard": "noprop/diffusion_blocks",
+    }
+    assert shared == {plan.run_of[run]: plan.run_of[trainer] for run, trainer in same.items()}
     for run, trainer in shared.items():
         taken, first = (read_record(runs / name / "seed0" / "record.json") for name in (run, trainer))
         assert taken.trained_as == f"{trainer}/seed0" and taken.weights == first.weights
