@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dblocks.config import CommandLine
+from dblocks.command_line import CommandLine
 from dblocks.machine import describe
 from dblocks.measure.request import make_request
 from dblocks.measure.wall_time import measure

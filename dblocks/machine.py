@@ -55,8 +55,8 @@ def set_up(compute: ComputeSpec) -> torch.device:
 def autocast(compute: ComputeSpec, device: torch.device) -> torch.autocast:
     """bf16 autocast where the spec, or by default the device, wants it.
 
-    Casts of weights are not kept: before PyTorch 2.10 or so one made under `no_grad` was used again where a gradient
-    was wanted, and so dropped it (recurrent depth iterates without one first).
+    Casts of weights are not kept: some versions of PyTorch (seen with 2.9) use one made under `no_grad` again where a
+    gradient is wanted, and so drop it (recurrent depth iterates without one first).
     """
     bf16 = compute.precision == "bf16" or (compute.precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dblocks.claims import Claim, TablePlan
-from dblocks.config import CommandLine
+from dblocks.command_line import CommandLine
 from dblocks.data.files import write_atomically
 from dblocks.data.sources import availability
 from dblocks.errors import UserError

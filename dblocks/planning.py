@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from dblocks.budget import total_steps
 from dblocks.claims import load_claims
-from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, needed_specs, place_of, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, load_experiments, load_scales, needed_specs, place_of, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
 from dblocks.identity import data_fingerprint, identity, weights_identity

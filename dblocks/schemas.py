@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from dblocks.claims import Claims
-from dblocks.config import CommandLine, Experiment, Scales
+from dblocks.command_line import CommandLine
+from dblocks.config import Experiment, Scales
 from dblocks.measure.request import Measurements
 from dblocks.spec import RunSpec
 from dblocks.tables import Table

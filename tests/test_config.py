@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dblocks.budget import baseline_steps, budget_fraction, probe_steps, steps_per_epoch, total_steps
-from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, merge, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, load_experiments, load_scales, merge, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
 from dblocks.identity import identity, run_name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dblocks.config import CONFIG_DIR, CommandLine, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, resolve
 from dblocks.errors import UserError
 from dblocks.reading import parse_yaml
 

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
-from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, load_experiments, load_scales, resolve
 from dblocks.schemas import SCHEMA_DIR, schema_texts, write_schemas
 
 SCHEMA_OF = {"runs": "experiment", "tables": "table", "scales.yaml": "scales", "claims.yaml": "claims"}

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dblocks.config import CONFIG_DIR, CommandLine, load_experiments, load_scales, merge, read_yaml, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, load_experiments, load_scales, merge, read_yaml, resolve
 from dblocks.errors import UserError
 from dblocks.identity import canonical_json, identity
 from dblocks.spec import Part, RunSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dblocks.cells import Cell
 from dblocks.claims import TablePlan, Verdict, judge, load_claims
-from dblocks.config import CONFIG_DIR, CommandLine, load_scales, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, load_scales, resolve
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.filled_cells import table_cells

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dblocks.config import CONFIG_DIR, CommandLine, Experiment, load_experiments, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR, Experiment, load_experiments, resolve
 from dblocks.errors import UserError
 from dblocks.planning import make_plan, parse_command_line
 from dblocks.reading import read_yaml

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dblocks.claims import TablePlan, judge, load_claims
-from dblocks.config import CONFIG_DIR, CommandLine
+from dblocks.command_line import CommandLine
+from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.measure.measurement import read_measurement
 from dblocks.measure.request import MEASUREMENT, REQUEST, load_measurements, make_request

@@ -11,7 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from dblocks.blocks import keep_block
 from dblocks.build import build
-from dblocks.config import CommandLine, resolve
+from dblocks.command_line import CommandLine
+from dblocks.config import resolve
 from dblocks.measure.allocated import allocated
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.memory import ISOLATED, account_part, accounting_spec, build_without_numbers, measure

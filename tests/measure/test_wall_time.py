@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dblocks.config import CommandLine
+from dblocks.command_line import CommandLine
 from dblocks.measure.request import make_request
 from dblocks.measure.wall_time import Pace, make_trainer, measure, percentiles, timed_steps
 from dblocks.tasks.arrays import AugmentedImages

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dblocks.cli import parser
-from dblocks.config import CommandLine
+from dblocks.command_line import CommandLine
 from dblocks.planning import make_plan
 from tests.workflow.helpers import copy_repository, snakemake
 
