@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -82,7 +83,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the allocator's peak on CUDA, else the process's resident peak."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def describe(compute: ComputeSpec, device: torch.device) -> Machine:

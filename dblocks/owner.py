@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,12 +159,21 @@ def _remove_half_written(folder: Path) -> None:
 
 def _start_of(pid: int) -> str | None:
     """When a process of this machine started, in ticks since boot; None if there is none."""
+    if not Path("/proc/self/stat").exists():
+        return _start_by_ps(pid)
     try:
         # the name, in parentheses, may hold spaces: fields count from behind it
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]
+
+
+def _start_by_ps(pid: int) -> str | None:
+    """The same as a date, where there is no /proc (macOS)."""
+    ps = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    state, _, started = subprocess.run(ps, capture_output=True, text=True).stdout.strip().partition(" ")
+    return None if state.startswith("Z") else started.strip() or None
 
 
 def _beat(path: Path, me: dict[str, Any], ended: threading.Event, lost: threading.Event) -> None:

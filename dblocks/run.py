@@ -131,7 +131,7 @@ def remembered_failure(folder: Path) -> Iterator[None]:
 def failure(path: Path) -> str:
     """What a failed.json says; of a broken one, that it is there."""
     try:
-        return str(json.loads(path.read_text())["error"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "it failed before, and what was written of it cannot be read"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +83,19 @@ def test_a_used_again_process_number_is_not_the_owner(tmp_path):
     (tmp_path / OWNER).write_text(json.dumps(someone))
     with owned(tmp_path):
         pass
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="no ps here")
+def test_where_there_is_no_proc_ps_tells_the_living_from_the_dead():
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        started = owner._start_by_ps(process.pid)
+        assert started and started == owner._start_by_ps(process.pid)
+    finally:
+        process.kill()
+    wait_until(lambda: owner._start_by_ps(process.pid) is None)  # dead, and not waited for: a zombie
+    process.wait()
+    assert owner._start_by_ps(process.pid) is None
 
 
 def test_another_machine_is_judged_by_its_heartbeat(tmp_path):

@@ -86,7 +86,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         names = sorted(path.name for path in temporary.iterdir())
-        (temporary / WRITTEN).write_text("".join(f"{name}\n" for name in names))
+        (temporary / WRITTEN).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         # A workflow engine makes the folder of a promised file beforehand, and an earlier attempt may have
         # left arrays without a manifest: neither is worth keeping.
         if folder.exists():
@@ -100,5 +100,5 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def _written_in(folder: Path) -> set[str]:
     """Names of what a preparation has put into a folder, and of the marks that it and a workflow engine leave."""
-    names = (folder / WRITTEN).read_text().splitlines() if (folder / WRITTEN).is_file() else ()
+    names = (folder / WRITTEN).read_text(encoding="utf-8").splitlines() if (folder / WRITTEN).is_file() else ()
     return {*names, WRITTEN, ".snakemake_timestamp"}

@@ -105,7 +105,7 @@ class PreparedData:
         if not path.exists():
             raise UserError(f"{path}: not there; run `snakemake data` (or `python -m dblocks prepare NAME`) first")
         try:
-            self.manifest: dict[str, Any] = json.loads(path.read_text())
+            self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             self.name, self.fingerprint = self.manifest["name"], self.manifest["fingerprint"]
             self.entries = self.manifest["arrays"]
             for key, entry in self.entries.items():

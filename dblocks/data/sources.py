@@ -241,7 +241,7 @@ def _count_characters(files: list[Path]) -> int:
 def _cached(files: list[Path], cache: Path, kind: str, compute: Callable[[Path], str]) -> list[str]:
     """`compute` of each file, remembered by path, size, time and `kind`."""
     try:
-        known = dict(json.loads(cache.read_text()))
+        known = dict(json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         known = {}  # a cache may be absent or broken: the files are read instead
     sums, before = [], len(known)

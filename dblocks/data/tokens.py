@@ -76,8 +76,8 @@ def _state_path(folder: Path, split: str) -> Path:
 def _read_state(folder: Path, split: str) -> dict[str, int]:
     """How far an earlier attempt came; the very beginning where that is not known."""
     try:
-        state = json.loads(_state_path(folder, split).read_text())
+        state = json.loads(_state_path(folder, split).read_text(encoding="utf-8"))
         whole = (folder / f"{split}.npy").stat().st_size >= 2 * state["tokens"]
         return state if whole else {"records": 0, "tokens": 0}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {"records": 0, "tokens": 0}

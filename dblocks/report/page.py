@@ -67,7 +67,7 @@ def write_page(plans: Sequence[TablePlan], target: Path) -> Path:
         runs=views,
         marks=MARKS,
         partition=noise_partition(),
-        style=(TEMPLATES / "report.css").read_text(),
+        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
     )
     write_atomically(target, page)
     return target

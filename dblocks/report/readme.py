@@ -36,7 +36,7 @@ FOLDERS = {
 
 def first_line(path: Path) -> str:
     """The first line of a Python or Snakemake file's docstring."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     return text.removeprefix('"""').partition("\n")[0].removesuffix('"""')
@@ -120,10 +120,10 @@ def built_readme(text: str) -> str:
 def write_readmes() -> tuple[Path, ...]:
     """Rewrite the built parts of the documents that have some; returns their paths."""
     for path in DOCUMENTS:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for table, scale in figures(text):
-            figure_path(table, scale).write_text(reference_figure(table, scale)[0])
-        path.write_text(built_readme(text))
+            figure_path(table, scale).write_text(reference_figure(table, scale)[0], encoding="utf-8")
+        path.write_text(built_readme(text), encoding="utf-8")
     return DOCUMENTS
 
 

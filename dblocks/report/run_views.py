@@ -95,7 +95,7 @@ def sampled_text(path: Path) -> list[str]:
     """The first few samples of a text model, cut to a readable length."""
     if not path.exists():
         return []
-    lines = [line for line in path.read_text().splitlines() if line.strip()][:SHOWN_LINES]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:SHOWN_LINES]
     return [line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]} …" for line in lines]
 
 

@@ -39,7 +39,7 @@ def speed_table(folder: Path) -> str:
     kinds = {"step_time": step_rows, "plain_vit": plain_rows}
     lines = ["| device | how | ViT (ms) ↓ | one block (ms) ↓ |", "|---|---|---|---|"]
     for path in sorted(folder.glob("*.json"), reverse=True):
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         for how, whole, block in kinds.get(found["benchmark"], lambda _: [])(found):
             lines.append(f"| {found['machine']['device']} | {how} | {whole} | {block} |")
     return "\n".join(lines) + "\n"
