@@ -1,11 +1,10 @@
-"""Tokens per second of autoregressive text: training in one piece and in blocks, writing with and without a cache;
-and the ways to attend over [noisy | clean].
+"""Tokens per second of autoregressive text: training whole and in blocks, with each kind of attention; writing.
 
     python -m benchmarks.text_speed [--device cpu|cuda] [--rounds N] [--size tiny|paper] [--out FILE]
 
-Whole training steps on random tokens, rounds of all arms in turn, so that a drifting machine meets all alike. The
-network is LM1B's at the paper's scale, or one of smoke's size. On a CPU it is the process's own time that counts, on a
-GPU the wall's. Prints one JSON object with device and n.
+Text is written with keys and values kept, and without. Whole training steps on random tokens, rounds of all arms in
+turn, so that a drifting machine meets all alike. The network is LM1B's at the paper's scale, or one of smoke's size. On
+a CPU it is the process's own time that counts, on a GPU the wall's. Prints one JSON object with device and n.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Contrastive Forward-Forward (Aghagolzadeh & Ezoji 2025): each layer alone pulls images of a class together;
-a linear probe on the frozen last layer then classifies.
+"""Contrastive Forward-Forward (Aghagolzadeh & Ezoji 2025): each layer alone pulls a class together.
+
+A linear probe on the frozen last layer then classifies.
 
 Facts after the authors' code, HosseinAghagol/ContrastiveFF, main_CFF.py and losses.py.
 """

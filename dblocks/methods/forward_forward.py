@@ -1,5 +1,6 @@
-"""Forward-Forward (Hinton 2022) on a ViT: the label is a token; each layer alone learns to answer the right
-label with high goodness and a wrong one with low.
+"""Forward-Forward (Hinton 2022) on a ViT: each layer alone learns to tell right labels from wrong ones.
+
+The label is a token; the right one is to be answered with high goodness, a wrong one with low.
 
 Facts after HosseinAghagol/ContrastiveFF, main_FF.py; but label tokens are distinct codes here, where that
 code draws one-hot slots with replacement and so gives many of 100 classes the same token.

@@ -1,5 +1,7 @@
-"""DiffusionBlocks on Huginn: what was iterated is trained in one pass as a denoiser at a sampled σ, and iterated along
-the σ grid when text is written (the paper's Table 5)."""
+"""DiffusionBlocks on Huginn: what was iterated is trained in one pass, as a denoiser.
+
+Each step trains it at a sampled σ; it is iterated along the σ grid when text is written (the paper's Table 5).
+"""
 
 from __future__ import annotations
 

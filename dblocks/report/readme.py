@@ -1,4 +1,4 @@
-"""The built parts of README.md and config/README.md: tables of committed records, the tree of files' first lines.
+"""The built parts of the documents: tables of committed records, figures, costs, the tree of files' first lines.
 
 A part stands between `<!-- begin: NAME -->` and `<!-- end -->`; NAME is `tree`, `speed`, `costs <scale>`,
 `figure <table> <scale>` or `<table> <scale>`.
@@ -20,7 +20,7 @@ from dblocks.report.speed import speed_table
 from dblocks.report.table_files import markdown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "config" / "README.md")
+DOCUMENTS = tuple(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md"))
 REFERENCE = REPOSITORY / "results" / "reference"
 PART = re.compile(r"(<!-- begin: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TREE = ("Snakefile", "workflow/rules/*.smk", "dblocks/**/*.py", "benchmarks/*.py")
