@@ -39,7 +39,10 @@ def identity(spec: RunSpec) -> str:
         (content, "generation", None),
         (content["training"], "ema_ramp", None),
         (content["training"], "optimizer", "adamw"),
+        (content["network"], "mlp_dropout", True),
+        (content["network"], "initial_deviation", None),
         (content["method"], "sigma_per", None),
+        (content["method"], "target_deviation", 1.0),
         (content["compute"], "checkpoint_activations", False),
         (content["compute"], "gpus", 1),
     )
@@ -54,8 +57,16 @@ def identity(spec: RunSpec) -> str:
     if content["method"].get("schedule") == "sampled":
         del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)
-    content["versions"] = versions_of(spec.task.name, spec.network.name, spec.method.name)
+    content["versions"] = code_versions(spec)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def code_versions(spec: RunSpec) -> dict[str, int]:
+    """The versions of all code that a run's numbers depend on."""
+    versions = versions_of(spec.task.name, spec.network.name, spec.method.name)
+    if getattr(spec.method, "adaln", None) == "official":
+        versions["network.adaln_official"] = COMPONENTS["network.adaln_official"]
+    return versions
 
 
 def weights_identity(spec: RunSpec) -> str:

@@ -9,6 +9,7 @@ COMPONENTS = {
     "data.prepare": 1,
     "data.augment": 1,
     "network.vit": 1,
+    "network.adaln_official": 2,
     "network.masked_lm": 1,
     "method.end_to_end": 1,
     "method.diffusion_blocks": 1,

@@ -33,7 +33,7 @@ class SandwichLayer(nn.Module):
 
     def __init__(self, spec: HuginnSpec, adaln: str | None = None):
         super().__init__()
-        before, after = {"eps": 1e-6, "elementwise_affine": adaln is None}, {"eps": 1e-6}
+        before, after = {"eps": 1e-6, "elementwise_affine": adaln != "dit"}, {"eps": 1e-6}
         self.norm1, self.norm2 = nn.RMSNorm(spec.width, **before), nn.RMSNorm(spec.width, **after)
         self.norm3, self.norm4 = nn.RMSNorm(spec.width, **before), nn.RMSNorm(spec.width, **after)
         self.attention = Attention(spec.width, spec.heads, bias=False, qk_bias=True)

@@ -91,13 +91,16 @@ class Modulation(nn.Module):
 
     From one condition a token, [N, T, D], they are [N, T, D]. A pair of conditions is for two halves of equal length.
 
-    `dit` puts SiLU before the linear layer, `official` (DiffusionBlocks' ViT code) after it.
+    `dit` puts SiLU before the linear layer, `official` (DiffusionBlocks' ViT code, vit.py) before and after it.
+
+    Args:
+        condition_width: of the condition, where it is not the network's.
     """
 
-    def __init__(self, width: int, count: int, adaln: str):
+    def __init__(self, width: int, count: int, adaln: str, condition_width: int | None = None):
         super().__init__()
-        self.count, self.silu_first = count, adaln == "dit"
-        self.linear = nn.Linear(width, count * width)
+        self.count, self.silu_after = count, adaln == "official"
+        self.linear = nn.Linear(condition_width or width, count * width)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -109,7 +112,8 @@ class Modulation(nn.Module):
         return self._vectors(condition).chunk(self.count, dim=-1)
 
     def _vectors(self, condition: Tensor) -> Tensor:
-        vectors = self.linear(F.silu(condition)) if self.silu_first else F.silu(self.linear(condition))
+        vectors = self.linear(F.silu(condition))
+        vectors = F.silu(vectors) if self.silu_after else vectors
         return vectors.unsqueeze(1) if condition.ndim == 2 else vectors
 
 
@@ -119,6 +123,10 @@ class TransformerLayer(nn.Module):
     With `adaln` the norms are shifted and scaled and the branches gated by a condition [N, D]
     (Peebles & Xie 2023); without, it is the plain layer of the baseline. With `gated_hidden`, the width inside a
     gated MLP, it is Llama's layer: RMSNorm, SwiGLU, no biases.
+
+    Args:
+        mlp_dropout: whether `dropout` acts inside the MLP too.
+        condition_width: of the condition, where it is not `width`.
     """
 
     def __init__(
@@ -129,15 +137,18 @@ class TransformerLayer(nn.Module):
         dropout: float = 0.0,
         adaln: str | None = None,
         gated_hidden: int | None = None,
+        mlp_dropout: bool = True,
+        condition_width: int | None = None,
     ):
         super().__init__()
-        llama, norm = gated_hidden is not None, {"eps": 1e-6, "elementwise_affine": adaln is None}
+        llama, norm = gated_hidden is not None, {"eps": 1e-6, "elementwise_affine": adaln != "dit"}
         kind = nn.RMSNorm if llama else nn.LayerNorm
         self.norm1, self.norm2 = kind(width, **norm), kind(width, **norm)
         self.attention = Attention(width, heads, dropout, bias=not llama)
-        self.mlp = GatedMlp(width, gated_hidden) if llama else Mlp(width, int(width * mlp_ratio), dropout)
+        inside = dropout if mlp_dropout else 0.0
+        self.mlp = GatedMlp(width, gated_hidden) if llama else Mlp(width, int(width * mlp_ratio), inside)
         self.dropout = nn.Dropout(dropout)
-        self.modulation = Modulation(width, 6, adaln) if adaln else None
+        self.modulation = Modulation(width, 6, adaln, condition_width) if adaln else None
 
     def forward(
         self,

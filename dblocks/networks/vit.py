@@ -41,10 +41,12 @@ class ViT(nn.Module):
         nn.init.trunc_normal_(self.cls, std=0.02)
         self.dropout = nn.Dropout(spec.dropout)
         self.layers = nn.ModuleList(
-            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout) for _ in range(spec.layers)
+            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, mlp_dropout=spec.mlp_dropout)
+            for _ in range(spec.layers)
         )
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
         self.head = nn.Linear(spec.width, num_classes)
+        initialise(self, spec)
 
     def features(self, images: Tensor) -> Tensor:
         """What the head reads, [N, D]."""
@@ -64,7 +66,7 @@ class ViTEmbedders(nn.Module):
     def __init__(self, spec: ViTSpec, method: DiffusionBlocksSpec, image_shape: tuple[int, int, int]):
         super().__init__()
         self.patches = PatchEmbedding(image_shape, spec.patch_size, spec.width)
-        self.noise = NoiseEmbedding(spec.width, method.c_noise_scale)
+        self.noise = NoiseEmbedding(condition_width(spec, method), method.c_noise_scale)
         self.cls = nn.Parameter(torch.zeros(1, 1, spec.width)) if method.label_token == "paper" else None
         self.label_position = nn.Parameter(torch.zeros(1, 1, spec.width))
         nn.init.trunc_normal_(self.label_position, std=0.02)
@@ -79,17 +81,26 @@ class ViTEmbedders(nn.Module):
 
 
 class AdaLNHead(nn.Module):
-    """Hidden state [N, D] under condition [N, D] → logits [N, K]: modulated norm, then linear (DiT's last layer)."""
+    """Hidden state [N, D], noisy embedding z [N, D], condition [N, D] → logits [N, K].
 
-    def __init__(self, width: int, num_classes: int, adaln: str):
+    Norm, modulation, linear layer (DiT's last layer), with EDM's wrap c_skip·z + c_out·F before the norm (`edm`),
+    behind it, where the norm is affine and the linear layer zero at first (`official`, its model.py), or nowhere.
+    """
+
+    def __init__(self, spec: ViTSpec, method: DiffusionBlocksSpec, num_classes: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = Modulation(width, 2, adaln)
-        self.linear = nn.Linear(width, num_classes)
+        self.wrap = method.head_preconditioning
+        self.norm = nn.LayerNorm(spec.width, eps=1e-6, elementwise_affine=self.wrap == "official")
+        self.modulation = Modulation(spec.width, 2, method.adaln, condition_width(spec, method))
+        self.linear = nn.Linear(spec.width, num_classes)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, z: Tensor, c_skip: Tensor, c_out: Tensor, condition: Tensor) -> Tensor:
+        if self.wrap == "official":
+            x = c_skip * z + c_out * self.norm(x)
+        else:
+            x = self.norm(c_skip * z + c_out * x if self.wrap == "edm" else x)
         shift, scale = self.modulation(condition)
-        return self.linear(modulate(self.norm(x), shift.squeeze(1), scale.squeeze(1)))
+        return self.linear(modulate(x, shift.squeeze(1), scale.squeeze(1)))
 
 
 class ViTDenoiser(EmbeddingTarget, nn.Module):
@@ -113,17 +124,21 @@ class ViTDenoiser(EmbeddingTarget, nn.Module):
         self.precondition = Preconditioning(sigma_data)
         self.target_shape = (spec.width,)
         self.table = nn.Embedding(num_classes, spec.width)
+        with torch.no_grad():
+            self.table.weight.mul_(method.target_deviation)
         self.table.weight.requires_grad_(method.target_table == "trained")
         copies = partition.num_blocks if method.embedders == "own" else 1
         self.embedders = nn.ModuleList(ViTEmbedders(spec, method, image_shape) for _ in range(copies))
         self.embedders.requires_grad_(method.embedders != "frozen")
         heads = 1 if method.embedders == "shared" else partition.num_blocks
-        self.heads = nn.ModuleList(AdaLNHead(spec.width, num_classes, method.adaln) for _ in range(heads))
+        self.heads = nn.ModuleList(AdaLNHead(spec, method, num_classes) for _ in range(heads))
+        further = {"mlp_dropout": spec.mlp_dropout, "condition_width": condition_width(spec, method)}
         self.layers = nn.ModuleList(
-            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, method.adaln)
+            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, method.adaln, **further)
             for _ in range(spec.layers)
         )
         self.dropout = nn.Dropout(spec.dropout)
+        initialise(self, spec)
 
     def denoise(self, block: int, z: Tensor, sigma: Tensor, images: Tensor) -> Tensor:
         """Logits [N, K] of block `block` for noisy label embeddings z [N, D] at σ [N], given the images."""
@@ -136,7 +151,23 @@ class ViTDenoiser(EmbeddingTarget, nn.Module):
         x = self.dropout(embedders.tokens(images, c_in * z))
         for i in self.partition.layers(block):
             x = self.layers[i](x, condition)
-        hidden = x[:, 0]
-        if self.method.head_preconditioning == "edm":
-            hidden = c_skip * z + c_out * hidden
-        return self.heads[block % len(self.heads)](hidden, condition)
+        return self.heads[block % len(self.heads)](x[:, 0], z, c_skip, c_out, condition)
+
+
+def condition_width(spec: ViTSpec, method: DiffusionBlocksSpec) -> int:
+    """Width of the noise's condition: the network's, or a sixth of it as in the official code's ViTDiTConfig."""
+    return spec.width // 6 if method.adaln == "official" else spec.width
+
+
+def initialise(network: nn.Module, spec: ViTSpec) -> None:
+    """First weights as the spec wants them; what is zero at first stays so."""
+    zero = {part.linear for part in network.modules() if isinstance(part, Modulation)}
+    for part in network.modules():
+        if isinstance(part, AdaLNHead) and part.wrap == "official":
+            nn.init.zeros_(part.linear.weight)
+            nn.init.zeros_(part.linear.bias)
+            zero.add(part.linear)
+    for part in network.modules():
+        if spec.initial_deviation and isinstance(part, nn.Linear | nn.Conv2d) and part not in zero:
+            nn.init.trunc_normal_(part.weight, std=spec.initial_deviation)
+            nn.init.zeros_(part.bias)

@@ -28,7 +28,8 @@ class LayerwiseViT(nn.Module):
         self.project = nn.Linear(self.token_values, spec.width)
         self.positions = nn.Parameter(torch.randn(1, count, spec.width))
         self.layers = nn.ModuleList(
-            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout) for _ in range(spec.layers)
+            TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, mlp_dropout=spec.mlp_dropout)
+            for _ in range(spec.layers)
         )
         self.probe = nn.Sequential(nn.LayerNorm(spec.width), nn.Linear(spec.width, num_classes))
 

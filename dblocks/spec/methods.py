@@ -94,15 +94,26 @@ class DiffusionBlocksSpec(Part):
     target_table: Literal["trained", "frozen"] = Field(
         "trained", description="The table of target embeddings, always one for all blocks."
     )
-    adaln: Literal["dit", "official"] = Field("dit", description="SiLU before (DiT) or after the modulation layer.")
+    target_deviation: float = Field(
+        1.0,
+        gt=0,
+        description="Deviation of that table's first entries: PyTorch's own, or 0.02 as in the official code.",
+    )
+    adaln: Literal["dit", "official"] = Field(
+        "dit",
+        description="DiT's; or the official code's: SiLU behind the modulation layer too, affine norms before it, "
+        "and, in the ViT, a condition of a sixth of the width.",
+    )
     c_noise_scale: float = Field(1.0, gt=0, description="Factor on c_noise before its sinusoidal embedding.")
     label_token: Literal["paper", "official"] = Field(
         "paper",
         description="`paper`: [CLS], patches and a noisy label token, read at [CLS]; `official`: the noisy label "
         "token takes the place of [CLS] and is read.",
     )
-    head_preconditioning: Literal["edm", "none"] = Field(
-        "edm", description="Whether c_skip·z + c_out·F wraps the hidden state before the head."
+    head_preconditioning: Literal["edm", "official", "none"] = Field(
+        "edm",
+        description="`edm`: c_skip·z + c_out·F wraps the hidden state, before the head's norm; `official` (ViT alone): "
+        "behind it, and the head is zero at first; `none`: no wrap.",
     )
     sigma_per: Literal["token", "sequence"] | None = Field(
         None,

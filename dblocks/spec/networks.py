@@ -10,15 +10,24 @@ from dblocks.spec.base import Part
 
 
 class ViTSpec(Part):
-    """Vision Transformer (Dosovitskiy et al. 2021), sizes of the paper's Table 1 by default."""
+    """Vision Transformer (Dosovitskiy et al. 2021), Table 1's sizes by default but for the MLP's."""
 
     name: Literal["vit"] = "vit"
     layers: int = Field(12, ge=1)
     width: int = Field(128, ge=1)
     heads: int = Field(4, ge=1)
     patch_size: int = Field(4, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0, description="Width inside the MLP over `width`; 24 in Table 1's official code.")
     dropout: float = Field(0.1, ge=0, lt=1)
+    mlp_dropout: bool = Field(
+        True, description="Whether it is dropped inside the MLP too, as the official code does not."
+    )
+    initial_deviation: float | None = Field(
+        None,
+        gt=0,
+        description="Deviation of linear layers' first weights, biases 0: 0.02 in the official code; None for "
+        "PyTorch's own.",
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

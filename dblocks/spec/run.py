@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from dblocks.spec.base import Part
 from dblocks.spec.budget import AugmentSpec, ComputeSpec, DataSpec, LoggingSpec, ResourceSpec, TrainingSpec
 from dblocks.spec.methods import DiffusionBlocksSpec, Method, NoPropDTSpec
-from dblocks.spec.networks import HuginnSpec, Network, NoPropCNNSpec
+from dblocks.spec.networks import HuginnSpec, Network, NoPropCNNSpec, ViTSpec
 from dblocks.spec.tasks import AutoregressiveTextSpec, ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
 PARTS_OF_TASK = {
@@ -170,6 +170,14 @@ class RunSpec(Part):
             self._leaves_out(DiffusionBlocksSpec.model_fields.keys() - WHOLE_FIELDS, "network huginn, which is not cut")
         if (self.generation is not None) != (self.task.name == "image_generation"):
             raise ValueError(f"generation: task {self.task.name} {'has none' if self.generation else 'needs it'}")
+        if getattr(self.network, "initial_deviation", None) and "forward_forward" in self.method.name:
+            raise ValueError(
+                f"network.initial_deviation: {self.method.name} has first weights of its own; leave it out"
+            )
+        if isinstance(self.method, DiffusionBlocksSpec) and not isinstance(self.network, ViTSpec):
+            if self.method.head_preconditioning == "official":
+                raise ValueError(f"method.head_preconditioning: 'official' is the ViT's, not of {self.network.name}")
+            self._leaves_out(("target_deviation",), f"network {self.network.name}; it is the ViT's")
         if isinstance(self.method, DiffusionBlocksSpec):
             wrong = "embedding_rms" if self.task.name == "image_generation" else "data_rms"
             if self.method.noise.sigma_data == wrong:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import ViTConfig, ViTForImageClassification
 
+from dblocks.config import resolve
 from dblocks.networks.embedding_target import embed_logits
 from dblocks.networks.vit import AdaLNHead, PatchEmbedding, ViT, ViTDenoiser
 from dblocks.networks.vit_layerwise import LayerwiseViT
@@ -123,7 +125,7 @@ def test_paper_label_token_follows_cls():
 
 
 @pytest.mark.parametrize("label_token", ["paper", "official"])
-@pytest.mark.parametrize("wrap", ["edm", "none"])
+@pytest.mark.parametrize("wrap", ["edm", "official", "none"])
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])
 def test_fresh_denoiser_is_its_head_on_the_preconditioned_token_it_reads(label_token, wrap, sigma):
     """AdaLN-zero layers are the identity at first, so the whole denoiser has a closed form."""
@@ -133,9 +135,18 @@ def test_fresh_denoiser_is_its_head_on_the_preconditioned_token_it_reads(label_t
     if label_token == "paper":
         nn.init.normal_(network.embedders[0].cls)
         hidden = network.embedders[0].cls[0].expand(5, -1)
-    if wrap == "edm":
-        hidden = 0.25 / (sigma**2 + 0.25) * z + sigma * 0.5 / math.sqrt(sigma**2 + 0.25) * hidden
-    expected = network.heads[0].linear(F.layer_norm(hidden, (WIDTH,), eps=1e-6))
+
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, (WIDTH,), eps=1e-6)
+
+    def wrapped(x: torch.Tensor) -> torch.Tensor:
+        return 0.25 / (sigma**2 + 0.25) * z + sigma * 0.5 / math.sqrt(sigma**2 + 0.25) * x
+
+    hidden = {"edm": norm(wrapped(hidden)), "official": wrapped(norm(hidden)), "none": norm(hidden)}[wrap]
+    if wrap == "official":
+        assert not any(parameter.any() for parameter in network.heads[0].linear.parameters())
+        nn.init.normal_(network.heads[0].linear.weight)
+    expected = network.heads[0].linear(hidden)
     logits = network.denoise(0, z, torch.full((5,), sigma), images)
     assert logits.shape == (5, CLASSES)
     assert torch.allclose(logits, expected, atol=1e-4)
@@ -143,17 +154,52 @@ def test_fresh_denoiser_is_its_head_on_the_preconditioned_token_it_reads(label_t
 
 @pytest.mark.parametrize("adaln", ["dit", "official"])
 def test_head_modulates_its_norm(awaken, adaln):
-    head, x, condition = awaken(AdaLNHead(WIDTH, CLASSES, adaln)), normal(3, WIDTH), normal(3, WIDTH, seed=1)
+    method = DiffusionBlocksSpec(adaln=adaln, head_preconditioning="none")
+    head, x = awaken(AdaLNHead(SIZES, method, CLASSES)), normal(3, WIDTH)
+    condition, none = normal(3, WIDTH if adaln == "dit" else WIDTH // 6, seed=1), torch.full((3, 1), math.nan)
     shift, scale = (v.squeeze(1) for v in head.modulation(condition))
     expected = head.linear(F.layer_norm(x, (WIDTH,), eps=1e-6) * (1 + scale) + shift)
-    assert torch.allclose(head(x, condition), expected)
+    assert torch.allclose(head(x, none, none, none, condition), expected)
 
 
 @pytest.mark.parametrize("adaln", ["dit", "official"])
 def test_adaln_option_reaches_every_layer_and_the_heads(adaln):
     network = denoiser(adaln=adaln)
     modulations = [layer.modulation for layer in network.layers] + [head.modulation for head in network.heads]
-    assert {modulation.silu_first for modulation in modulations} == {adaln == "dit"}
+    assert {modulation.silu_after for modulation in modulations} == {adaln == "official"}
+    assert {modulation.linear.in_features for modulation in modulations} == {WIDTH if adaln == "dit" else WIDTH // 6}
+    assert {layer.norm1.elementwise_affine for layer in network.layers} == {adaln == "official"}
+
+
+def test_table_1_has_the_layers_of_hugging_faces_vit():
+    """The official baseline is that; only [CLS] has no position of its own here, it is learned anyway."""
+    spec = resolve("vit/end_to_end", "paper").network
+    sizes = {"hidden_size": spec.width, "num_hidden_layers": spec.layers, "num_attention_heads": spec.heads}
+    config = ViTConfig(**sizes, image_size=32, patch_size=spec.patch_size, num_labels=100)
+    theirs, ours = ViTForImageClassification(config), ViT(spec, (3, 32, 32), 100)
+    count, ours_count = (sum(p.numel() for p in network.parameters()) for network in (theirs, ours))
+    assert ours_count == count - spec.width
+    assert {layer.mlp.dropout.p for layer in ours.layers} == {0.0}
+    assert {layer.dropout.p for layer in ours.layers} == {spec.dropout}
+    first = [layer.weight for layer in ours.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    assert len(first) == 4 * spec.layers + 2  # queries, keys and values are one
+    for weight in first:
+        assert float(weight.detach().std()) == pytest.approx(config.initializer_range, rel=0.1)
+    assert not any(layer.bias.any() for layer in ours.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+
+
+def test_first_weights_leave_alone_what_starts_at_zero():
+    method = DiffusionBlocksSpec(num_blocks=2, head_preconditioning="official", target_deviation=0.02)
+    torch.manual_seed(0)
+    sizes = SIZES.model_copy(update={"initial_deviation": 0.02, "width": 120})
+    network = ViTDenoiser(sizes, method, partition_of(method, sizes.layers), SHAPE, CLASSES)
+    zero = [network.heads[0].linear, network.heads[0].modulation.linear]
+    zero += [layer.modulation.linear for layer in network.layers]
+    assert not any(parameter.any() for layer in zero for parameter in layer.parameters())
+    assert float(network.layers[0].mlp.up.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert float(network.table.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    rows = network.target(torch.arange(CLASSES))
+    assert torch.allclose(rows.norm(dim=-1), torch.ones(CLASSES))
 
 
 def test_denoiser_reads_image_noise_level_and_z(awaken):
