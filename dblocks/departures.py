@@ -1,4 +1,4 @@
-"""What a run of scale `paper` has set otherwise than the configuration has: no number of it is quite the paper's."""
+"""What a run has set otherwise than the configuration has: at scale `paper`, no number of it is quite the paper's."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ OF_COMPUTE = {"precision"}
 
 
 def departures(spec: RunSpec, run: str) -> tuple[str, ...]:
-    """Settings of `spec` that are not those of `run` = "<experiment>/<variant>" at its scale `paper`, in words.
-
-    None for other scales, all of whose numbers are of another budget anyway.
-    """
-    if spec.scale != "paper":
-        return ()
-    own, papers = (dict(settings(one)) for one in (spec, resolve(run, "paper")))
-    names = [name for name in {**papers, **own} if own.get(name) != papers.get(name)]
-    return tuple(f"{name} {shown(own.get(name))} (paper: {shown(papers.get(name))})" for name in names)
+    """Settings of `spec` that are not those of `run` = "<experiment>/<variant>" at its scale, in words."""
+    own, configured = (dict(settings(one)) for one in (spec, resolve(run, spec.scale)))
+    names = [name for name in {**configured, **own} if own.get(name) != configured.get(name)]
+    whose = "paper" if spec.scale == "paper" else "configured"
+    return tuple(f"{name} {shown(own.get(name))} ({whose}: {shown(configured.get(name))})" for name in names)
 
 
 def settings(spec: RunSpec) -> Iterator[tuple[str, Any]]:

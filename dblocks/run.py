@@ -23,14 +23,13 @@ from dblocks.budget import budget_fraction, total_steps
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
-from dblocks.identity import identity, training_fingerprint, wandb_id
+from dblocks.identity import code_versions, identity, training_fingerprint, wandb_id
 from dblocks.owner import owned
 from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
 from dblocks.seal import check_place
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_signals
-from dblocks.versions import versions_of
 
 FAILED, SPEC = "failed.json", "spec.json"
 
@@ -193,7 +192,7 @@ def train_and_evaluate(
     record = Record(
         identity=identity(spec),
         spec=spec,
-        code_versions=versions_of(spec.task.name, spec.network.name, spec.method.name),
+        code_versions=code_versions(spec),
         data_checksum=data.checksum(),
         metrics=metrics,
         evaluations_per_block=method.evaluations_per_block(),

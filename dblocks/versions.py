@@ -29,6 +29,7 @@ COMPONENTS = {
     "metric.text": 1,
     "task.autoregressive_text": 1,
     "data.tokens": 1,
+    "data.detokenize": 2,
     "measure.memory": 1,
     "measure.compute": 1,
     "measure.wall_time": 2,

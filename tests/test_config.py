@@ -19,9 +19,9 @@ from dblocks.command_line import CommandLine
 from dblocks.config import CONFIG_DIR, load_experiments, load_scales, merge, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
-from dblocks.identity import identity, run_name
+from dblocks.identity import code_versions, identity, run_name
 from dblocks.spec import RunSpec
-from dblocks.versions import COMPONENTS, versions_of
+from dblocks.versions import COMPONENTS
 
 RUNS = [f"{name}/{variant}" for name, experiment in load_experiments().items() for variant in experiment.variants]
 FREE = ("experiment", "variant", "scale", "seed", "logging", "resources")  # decide no number
@@ -242,7 +242,7 @@ def test_threads_count_only_where_bits_depend_on_them():
 @pytest.mark.parametrize("run", RUNS)
 def test_a_raised_code_version_is_another_identity_for_what_depends_on_it(run, monkeypatch):
     spec = resolve(run, "smoke")
-    before, own = identity(spec), versions_of(spec.task.name, spec.network.name, spec.method.name)
+    before, own = identity(spec), code_versions(spec)
     for part in COMPONENTS:
         with monkeypatch.context() as patch:
             patch.setitem(COMPONENTS, part, COMPONENTS[part] + 1)

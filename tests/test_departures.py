@@ -55,8 +55,12 @@ def test_how_long_and_where_is_told_elsewhere(over):
     assert departures(resolve("vit/end_to_end", "paper", 0, over), "vit/end_to_end") == ()
 
 
-def test_other_scales_have_budgets_of_their_own():
-    assert departures(resolve("vit/end_to_end", "smoke"), "vit/end_to_end") == ()
+@pytest.mark.parametrize("scale", ["smoke", "short"])
+def test_other_scales_depart_from_their_own_configuration(scale):
+    over = {"training": {"weight_decay": 0.5}}
+    assert departures(resolve("vit/end_to_end", scale), "vit/end_to_end") == ()
+    said = ("training.weight_decay 0.5 (configured: 0.01)",)
+    assert departures(resolve("vit/end_to_end", scale, 0, over), "vit/end_to_end") == said
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -102,8 +102,7 @@ class Records:
         from dblocks.data.registry import DATASETS
 
         self.bytes, self.offsets = data.array(f"{split}_bytes"), data.array(f"{split}_offsets")
-        spaced = data.name in DATASETS and DATASETS[data.name].spaced
-        self.read = join_words if spaced else str
+        self.read = join_words if getattr(DATASETS.get(data.name), "spaced", False) else str
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

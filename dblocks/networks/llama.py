@@ -21,7 +21,8 @@ DEVIATION = 0.02  # of all weights at first, as in the published Llama's configu
 def layers_of(spec: LlamaSpec, adaln: str | None = None) -> nn.ModuleList:
     """Llama's layers, with noise conditioning where `adaln` names one (zero at first, as everywhere)."""
     layers = nn.ModuleList(
-        TransformerLayer(spec.width, spec.heads, adaln=adaln, gated_hidden=spec.hidden) for _ in range(spec.layers)
+        TransformerLayer(spec.width, spec.heads, dropout=spec.dropout, adaln=adaln, gated_hidden=spec.hidden)
+        for _ in range(spec.layers)
     )
     for layer in layers:
         for weight in (*layer.attention.parameters(), *layer.mlp.parameters()):

@@ -152,7 +152,7 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
         text += f" Measured with: {'; '.join(extractors)}."
     for row in dict.fromkeys(cell.row for cell in cells if cell.metrics and cell.departures):
         named = dict.fromkeys(words for cell in cells if cell.row == row and cell.metrics for words in cell.departures)
-        text += f" {row} is not set as in the paper: {', '.join(named)}."
+        text += f" {row} is not set as {'in the paper' if scale == 'paper' else 'configured'}: {', '.join(named)}."
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):

@@ -139,10 +139,14 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("spaced", "joined"),
     [
-        ("It did n't matter , he said .", "It didn't matter, he said."),
+        ("It didn 't matter , he said .", "It didn't matter, he said."),
+        ("DON 'T ! They 're O 'Neill ’ s , I 'm told .", "DON'T! They're O'Neill’s, I'm told."),
+        ("February 14 , 2010 , hitting .302 , 4-6 , 6-3 .", "February 14, 2010, hitting .302, 4-6, 6-3."),
+        ("See http : / / www.example.org and / or ask .", "See http://www.example.org and/or ask."),
+        ("He said 'yes' .", "He said 'yes'."),
         ("The company 's shares ( up 3 % ) cost $ 5 .", "The company's shares (up 3%) cost $5."),
         ('He said : " We can not go . "', 'He said: "We cannot go."'),
-        ("More than 1 , 000 at 10 : 30 .", "More than 1,000 at 10:30."),
+        ("More than 1,000 at 10 : 30 . . .", "More than 1,000 at 10:30..."),
         ("Nothing to do here", "Nothing to do here"),
     ],
 )

@@ -79,14 +79,15 @@ def test_adaln_layer_shifts_scales_and_gates_both_branches(awaken, adaln):
     layer = awaken(TransformerLayer(WIDTH, HEADS, 2.0, adaln=adaln).double())
     x, condition = normal(3, 7, WIDTH), normal(3, WIDTH, seed=1)
     linear, silu = layer.modulation.linear, nn.functional.silu
-    vectors = linear(silu(condition)) if adaln == "dit" else silu(linear(condition))
+    vectors = linear(silu(condition)) if adaln == "dit" else silu(linear(silu(condition)))
     shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, None].split(WIDTH, dim=-1)
 
-    def norm(t: torch.Tensor) -> torch.Tensor:
-        return (t - t.mean(-1, keepdim=True)) / (t.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+    def norm(t: torch.Tensor, affine: nn.LayerNorm) -> torch.Tensor:
+        t = (t - t.mean(-1, keepdim=True)) / (t.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+        return t if adaln == "dit" else t * affine.weight + affine.bias
 
-    h = x + gate1 * layer.attention(norm(x) * (1 + scale1) + shift1)
-    expected = h + gate2 * layer.mlp(norm(h) * (1 + scale2) + shift2)
+    h = x + gate1 * layer.attention(norm(x, layer.norm1) * (1 + scale1) + shift1)
+    expected = h + gate2 * layer.mlp(norm(h, layer.norm2) * (1 + scale2) + shift2)
     assert torch.allclose(layer(x, condition), expected, atol=1e-10)
 
 
@@ -99,12 +100,12 @@ def test_adaln_conditions_samples_one_by_one(awaken):
     assert differs.tolist() == [False, True, False]
 
 
-def test_silu_stands_before_the_modulation_or_after_it(awaken):
+def test_silu_stands_before_the_modulation_and_in_the_official_code_after_it_too(awaken):
     condition = normal(4, WIDTH)
     dit, official = (awaken(Modulation(WIDTH, 2, adaln).double()) for adaln in ("dit", "official"))
     linear = dit.linear
     assert torch.allclose(torch.cat(dit(condition), -1)[:, 0], linear(condition * condition.sigmoid()))
-    late = linear(condition)
+    late = linear(condition * condition.sigmoid())
     assert torch.allclose(torch.cat(official(condition), -1)[:, 0], late * late.sigmoid())
 
 

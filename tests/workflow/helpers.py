@@ -15,12 +15,11 @@ from typing import Any
 from dblocks.budget import budget_fraction
 from dblocks.claims import TablePlan, load_claims
 from dblocks.config import CONFIG_DIR, resolve
-from dblocks.identity import identity
+from dblocks.identity import code_versions, identity
 from dblocks.record import Machine, Metric, Record, write_record
 from dblocks.report.build_tables import build_table
 from dblocks.spec import RunSpec
 from dblocks.tables import load_tables
-from dblocks.versions import versions_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("max_steps=2", "max_samples=4", "wandb=off")  # of `--config`: a run takes a second once its job has started
@@ -121,7 +120,7 @@ def record_of(spec: RunSpec, values: Mapping[str, float], config_dir: Path = CON
     return Record(
         identity=identity(spec),
         spec=spec,
-        code_versions=versions_of(spec.task.name, spec.network.name, spec.method.name),
+        code_versions=code_versions(spec),
         data_checksum="0" * 64,
         metrics=[
             Metric(name=name, value=value, unit=UNITS.get(name, "%"), dataset=spec.data.name, split="test", samples=360)
