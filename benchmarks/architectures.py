@@ -81,9 +81,18 @@ def counts(spec: RunSpec, folder: Path, half: bool) -> dict[str, float]:
             method.training_step(step).loss.backward()
         weights = part.account.gradients / 4
         moved = OPTIMIZER_BYTES * weights + 2 * part.account.activations / (2 if half else 1)
-        found.append((counter.get_total_flops(), moved))
+        products = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)  # of attention, every pair of tokens
+        found.append((counter.get_total_flops() - (1 - seen_pairs(spec)) * products, moved))
     operations, moved = (sum(values) / len(found) for values in zip(*found, strict=True))
     return {"operations": operations, "bytes": moved}
+
+
+def seen_pairs(spec: RunSpec) -> float:
+    """The share of pairs of tokens that attend to each other, about: half under a causal mask, and a quarter over
+    [noisy | clean], where a noisy token sees the clean ones before it, and those each other."""
+    if spec.task.name != "autoregressive_text":
+        return 1.0
+    return 0.25 if (spec.network.name, spec.method.name) == ("llama", "diffusion_blocks") else 0.5
 
 
 def spec_of(experiment: str, variant: str, scale: str, device: str) -> RunSpec:

@@ -15,27 +15,30 @@ for name in ${*:4}; do
 done
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
-export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+# cuBLAS reads its setting once a process, and the tests want it
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 CUBLAS_WORKSPACE_CONFIG=:4096:8
+python=${PYTHON:-$(command -v python || command -v python3)}
 step() {
     [[ $wanted == "  " || $wanted == *" $1 "* ]] || return
     echo "== $1, ${SECONDS} s"
-    timeout "${LIMIT:-0}" "${@:2}" > "$out/$1.log" 2>&1 || echo "   failed or ended: $out/$1.log"
+    timeout -k 10 "${LIMIT:-0}" "${@:2}" > "$out/$1.log" 2>&1 || echo "   failed or ended: $out/$1.log"
 }
-timed=(python -m benchmarks.step_time --steps 20)
-step tests python -m pytest -q tests/cuda
+timed=("$python" -m benchmarks.step_time --steps 20)
 step step_time "${timed[@]}" --out "$out/step_time.json"
 step step_time_blocks "${timed[@]}" --override '{compute: {compile: blocks}}' --out "$out/step_time_blocks.json"
 step step_time_same_bits "${timed[@]}" --override '{compute: {deterministic: true}}' --out "$out/step_time_same_bits.json"
+abreast=$("$python" -c 'import xdist' 2> /dev/null && echo "-n 8")
+TORCHINDUCTOR_COMPILE_THREADS=2 step tests "$python" -m pytest -q -p no:cacheprovider $abreast tests/cuda
 step step_time_combo "${timed[@]}" --override '{compute: {compile: blocks}}' --inductor '{combo_kernels: true}' \
     --out "$out/step_time_combo.json"
 TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --override '{compute: {compile: blocks}}' \
     --out "$out/step_time_dependent_launch.json"
-step plain_vit python -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.json"
-step architectures python -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
-step sampling_time python -m benchmarks.sampling_time --out "$out/sampling_time.json"
-step text_speed python -m benchmarks.text_speed --out "$out/text_speed.json"
-step memory python -m benchmarks.measurements --kind memory --results "$out/results"
-rows=(python -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share")
+step plain_vit "$python" -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.json"
+step architectures "$python" -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
+step sampling_time "$python" -m benchmarks.sampling_time --out "$out/sampling_time.json"
+step text_speed "$python" -m benchmarks.text_speed --out "$out/text_speed.json"
+step memory "$python" -m benchmarks.measurements --kind memory --results "$out/results"
+rows=("$python" -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share")
 step table_1 "${rows[@]}" --out "$out/table_1.json"
 step table_6 "${rows[@]}" --table table_6 --out "$out/table_6.json"
 if [[ -n ${TEXT:-} ]]; then

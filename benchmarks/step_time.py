@@ -41,6 +41,8 @@ def main() -> None:
     if inductor:
         from torch._inductor import config
 
+        if unknown := inductor.keys() - config.get_config_copy().keys():
+            parser.error(f"--inductor: PyTorch's compiler has no setting {', '.join(sorted(unknown))}")
         config.load_config(inductor)
     request = make_request("time_vit", CommandLine(scale="paper", device=options.device, override=override))
     settings = {"iterations": options.steps or (100 if device.type == "cuda" else 10)}

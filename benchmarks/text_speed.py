@@ -25,7 +25,7 @@ from dblocks.config import resolve
 from dblocks.data.files import sha256_of
 from dblocks.data.prepared import PreparedData, write_manifest
 from dblocks.data.tokens import TOKENIZER
-from dblocks.machine import autocast, describe
+from dblocks.machine import describe
 from dblocks.training import Trainer
 
 SCALES = {"tiny": "smoke", "paper": "paper"}
@@ -106,7 +106,7 @@ def generation_rates(scale: str, device: str, data: PreparedData, folder: Path, 
             rates = []
             for i in range(-1, rounds):
                 draws = torch.Generator(arm.device).manual_seed(i + 1)
-                with torch.no_grad(), autocast(arm.spec.compute, arm.device):
+                with torch.no_grad():  # in full precision, as the pipeline writes
                     work = partial(predictor.go_on, prompts, task.continuation_tokens, draws)
                     rate = TEXTS[device] * task.continuation_tokens / timed(arm.device, work)
                 rates += [rate] if i >= 0 else []

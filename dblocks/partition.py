@@ -1,8 +1,8 @@
 """Noise interval ↔ block ↔ layers: the one road from a noise level to the block that owns it.
 
 Boundaries σ_0 < … < σ_B ascend and blocks run the other way: block b (paper's count, from 1) owns
-[σ_{B−b}, σ_{B−b+1}]. In code blocks are counted from 0, so block 0 holds the first layers and the
-most noise. Training, evaluation and sampling all ask the same `Partition`.
+[σ_{B−b}, σ_{B−b+1}], of whose ends the tie rule decides. In code blocks are counted from 0, so block 0
+holds the first layers and the most noise. Training, evaluation and sampling all ask the same `Partition`.
 """
 
 from __future__ import annotations
