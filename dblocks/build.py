@@ -163,6 +163,8 @@ def build_classification(
     task = Classification(spec, data, device)
     if spec.network.name == "noprop_cnn":
         return build_noprop(spec, task), task
+    if spec.network.name != "vit":
+        raise ValueError(f"network {spec.network.name} of task classification is built nowhere")
     shape, classes = task.info.image_shape, task.info.num_classes
     torch.manual_seed(seeds.derive(spec.seed, "weights"))
     match spec.method.name:

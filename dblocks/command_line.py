@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -23,8 +23,8 @@ class CommandLine(Part):
     )
     data_dir: str = Field("data", description="Where data sets lie, one folder each.")
     results_dir: str = Field("results", description="Where everything that is made goes.")
-    skip: list[str] = Field([], description="Data sets to do without; their cells say so.")
-    device: str | None = Field(None, description="compute.device of every run: auto, cpu or cuda.")
+    skip: list[str] = Field([], description="Data sets, tokenizers and language models to do without.")
+    device: Literal["auto", "cpu", "cuda"] | None = Field(None, description="compute.device of every run.")
     max_steps: int | None = Field(None, ge=1, description="training.max_steps of every run, to try things out.")
     max_samples: int | None = Field(None, ge=1, description="data.max_evaluation_samples of every run, likewise.")
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")

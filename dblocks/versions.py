@@ -48,5 +48,7 @@ def versions_of(task: str, network: str, method: str) -> dict[str, int]:
         "image_generation": ("metric.fid", "data.latents"),
         "autoregressive_text": ("data.tokens", "metric.text"),
     }
-    more = further.get(task, ())
-    return {part: COMPONENTS[part] for part in parts + more}
+    wanted = parts + further.get(task, ())
+    if missing := [part for part in wanted if part not in COMPONENTS]:
+        raise ValueError(f"dblocks/versions.py: COMPONENTS has no '{missing[0]}'; add it, as 1")
+    return {part: COMPONENTS[part] for part in wanted}

@@ -63,6 +63,18 @@ def test_other_scales_depart_from_their_own_configuration(scale):
     assert departures(resolve("vit/end_to_end", scale, 0, over), "vit/end_to_end") == said
 
 
+def test_a_row_that_no_claim_compares_makes_none_a_trend(tmp_path):
+    table, over = TABLES["table_1"], {"training": {"batch_size": 64}}
+    records = {}
+    for row in table.rows:
+        departs = over if "extra row" in row.row else {}
+        made = [record_of(resolve(row.run, "paper", k, departs), {"accuracy": 50.0}) for k in range(3)]
+        records[row.run] = [str(path) for path in save_records(tmp_path / row.run.replace("/", "-"), made)]
+    claims = [claim for claim in load_claims(TABLES) if claim.table == table.table]
+    plan = TablePlan(scale="paper", table=table, claims=claims, records=records, missing={}, measurements={})
+    assert [verdict.trend for verdict in judged_cells(plan)[1]] == [False] * len(claims) != []
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_verdict_on_other_settings_is_a_trend_and_the_table_names_them(tmp_path, changed):
     table = TABLES["table_9"]

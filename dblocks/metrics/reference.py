@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dblocks.data.files import write_atomically
+from dblocks.data.files import one_line, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.metrics.fid import Extractor, FeatureSet, feature_set
@@ -67,8 +67,8 @@ def classifier(record_path: Path, data: PreparedData, device: torch.device) -> E
     method, task = build(record.spec, data, device)
     try:
         method.network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last where they are of another network
+        raise UserError(f"{record_path}: its weights cannot be read: {one_line(error)}") from error
     network = method.network.eval()
     accuracy = record.metric("accuracy")
     name = (

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dblocks.data.files import one_line
 from dblocks.errors import UserError
 from dblocks.record import RECORD, read_record
 from dblocks.weights import read_manifest
@@ -99,8 +100,8 @@ def trained(record_path: Path, device: torch.device) -> Teacher:
     network = Llama(spec.network, vocabulary.size)
     try:
         network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last where they are of another network
+        raise UserError(f"{record_path}: its weights cannot be read: {one_line(error)}") from error
     network = network.to(device).eval()
 
     def forward(ids: Tensor) -> tuple[Tensor, Tensor]:

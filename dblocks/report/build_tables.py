@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dblocks.cells import Cell
-from dblocks.claims import TablePlan, Verdict, judge, load_claims
+from dblocks.claims import Claim, TablePlan, Verdict, judge, load_claims
 from dblocks.command_line import CommandLine
 from dblocks.config import CONFIG_DIR, load_scales, resolve
 from dblocks.data.files import write_atomically
@@ -30,10 +30,16 @@ def judged_cells(plan: TablePlan) -> tuple[list[Cell], list[Verdict]]:
     Raises: UserError naming a record that is missing, broken or of another run.
     """
     cells = cells_of(plan)
-    trend = not all(
-        cell.scale == "paper" and cell.comparable and cell.whole_budget and not cell.departures for cell in cells
+    return cells, [judge(claim, cells, is_trend(claim, cells)) for claim in plan.claims]
+
+
+def is_trend(claim: Claim, cells: Sequence[Cell]) -> bool:
+    """Whether a cell that a claim compares is not of the paper's scale, data set, metric, budget and settings."""
+    rows = {row for comparison in claim.comparisons for row in (comparison.left, comparison.right)}
+    compared = [cell for cell in cells if cell.row in rows and cell.column.metric == claim.metric]
+    return not all(
+        cell.scale == "paper" and cell.comparable and cell.whole_budget and not cell.departures for cell in compared
     )
-    return cells, [judge(claim, cells, trend) for claim in plan.claims]
 
 
 def build_table(plan: TablePlan, folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ class Edit:
 
 VIT, TABLE, TWO = "runs/vit.yaml", "tables/table_1.yaml", "tables/table_2.yaml"
 CLAIMS, MEASURED, SCALES = "claims.yaml", "measurements.yaml", "scales.yaml"
-BLOCKS, NETWORK = "num_blocks: 3, overlap: 0.05}", "patch_size: 4, dropout: 0.1"
+BLOCKS = "num_blocks: 3, overlap: 0.05}"
 FIRST = "  end_to_end: {}"  # the first variant of the ViT
 
 CONFIGURATION: dict[str, Edit] = {
@@ -49,8 +49,8 @@ CONFIGURATION: dict[str, Edit] = {
         VIT, "num_blocks: 3, embedders: own, target_table: trained}", BLOCKS, ("embedders 'own'", "target_table")
     ),
     "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "found 3")),
-    "a patch of no width": Edit(VIT, "patch_size: 0, dropout: 0.1", NETWORK, ("patch_size", "found 0")),
-    "patches that do not tile": Edit(VIT, "patch_size: 5, dropout: 0.1", NETWORK, ("patch_size", "5", "32×32")),
+    "a patch of no width": Edit(VIT, "patch_size: 0, mlp_ratio", "patch_size: 4, mlp_ratio", ("patch_size", "found 0")),
+    "patches that do not tile": Edit(VIT, "patch_size: 5, mlp_ratio", "patch_size: 4, mlp_ratio", ("patch_size", "5", "32×32")),
     "heads that do not divide": Edit(VIT, "heads: 5,", "heads: 4,", ("width 128", "heads 5")),
     "a batch above the data": Edit(VIT, "batch_size: 128000", "batch_size: 128", ("batch_size", "128000", "50000")),
     "an infinite budget": Edit(VIT, "epochs: .inf", "epochs: 500", ("training.epochs", "inf", "scale paper")),
@@ -157,7 +157,7 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "W&B in between": ({"wandb": "maybe"}, ("wandb", "'maybe'", "offline|online|off")),
     "to skip what there is not": ({"skip": ["mnist"]}, ("skip", "'mnist'", "digits")),
     "to skip no list": ({"skip": "digits"}, ("skip", "list", "'digits'")),
-    "a device that is none": ({"device": "tpu"}, ("compute.device", "'tpu'", "cuda")),
+    "a device that is none": ({"device": "tpu"}, ("--config device", "'tpu'", "cuda")),
     "no steps": ({"max_steps": 0}, ("max_steps", "found 0")),
     "fewer than no samples": ({"max_samples": -1}, ("max_samples", "-1")),
     "an override that is no mapping": ({"override": 5}, ("override", "dictionary", "5")),
