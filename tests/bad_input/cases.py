@@ -49,8 +49,8 @@ CONFIGURATION: dict[str, Edit] = {
         VIT, "num_blocks: 3, embedders: own, target_table: trained}", BLOCKS, ("embedders 'own'", "target_table")
     ),
     "a section that is a number": Edit(VIT, "  network: 3\n#", "  network:", ("network", "found 3")),
-    "a patch of no width": Edit(VIT, "patch_size: 0, mlp_ratio", "patch_size: 4, mlp_ratio", ("patch_size", "found 0")),
-    "patches that do not tile": Edit(VIT, "patch_size: 5, mlp_ratio", "patch_size: 4, mlp_ratio", ("patch_size", "5", "32×32")),
+    "a patch of no width": Edit(VIT, "patch_size: 0, mlp", "patch_size: 4, mlp", ("patch_size", "found 0")),
+    "patches that do not tile": Edit(VIT, "patch_size: 5, mlp", "patch_size: 4, mlp", ("patch_size", "5", "32×32")),
     "heads that do not divide": Edit(VIT, "heads: 5,", "heads: 4,", ("width 128", "heads 5")),
     "a batch above the data": Edit(VIT, "batch_size: 128000", "batch_size: 128", ("batch_size", "128000", "50000")),
     "an infinite budget": Edit(VIT, "epochs: .inf", "epochs: 500", ("training.epochs", "inf", "scale paper")),
