@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from dblocks.cells import Cell
 from dblocks.claims import Claim, Comparison, judge, load_claims, mean_interval
 from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
+from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.record import Metric
+from dblocks.report.readme import REFERENCE
 from dblocks.tables import Column, load_tables
 from tests.workflow.helpers import build_of, edit, make_record
 
@@ -95,6 +98,37 @@ def test_a_stricter_bound_is_never_easier(differences, bound, more):
 @given(st.lists(values, max_size=2), values)
 def test_below_three_seeds_nothing_is_decided(differences, bound):
     assert verdict(differences, at_least=bound) == verdict(differences, at_most=bound) == "undecided"
+
+
+def measured(name: str) -> Measurement:
+    """A committed measurement."""
+    (path,) = (REFERENCE / "smoke" / "measurements").glob(f"{name}-*/measurement.json")
+    return read_measurement(path)
+
+
+@pytest.mark.parametrize("counted", ["left", "right"])
+def test_what_was_counted_does_not_decide_about_a_single_seed(counted):
+    """A counted value is exact; the other side has one seed, and noise."""
+    made = measured("memory_vit")
+    cells = [cell("left", {0: 9.0}), cell("right", {0: 1.0})]
+    cells = [replace(c, measurement=made) if c.row == counted else c for c in cells]
+    assert [c.is_exact for c in cells] == [c.row == counted for c in cells]
+    result = judge(claim([("left", "right")], at_least=1), cells, False)
+    assert result.outcome == "undecided"
+    alone = judge(claim([("left", None)], at_least=1), cells, False)
+    assert alone.outcome == ("holds" if counted == "left" else "undecided")
+
+
+def test_a_time_is_no_count():
+    times, memory = measured("time_vit"), measured("memory_vit")
+    assert not replace(cell("row", {0: 1.0}), measurement=times).is_exact
+    assert replace(cell("row", {0: 1.0}), measurement=memory).is_exact
+
+
+def test_the_n_of_a_verdict_is_the_least_of_its_comparisons():
+    cells = [cell("a", {0: 1.0, 1: 2.0}), cell("b", {0: 0.0, 1: 1.0, 2: 2.0}), cell("c", {0: 5.0, 1: 6.0, 2: 7.0})]
+    result = judge(claim([("c", "b"), ("a", "b")], at_least=1), cells, False)
+    assert result.text() == "undecided (n = 2)"
 
 
 def test_only_seeds_that_both_rows_have_are_paired():

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -504,9 +505,10 @@ def test_moving_averages_half_life_grows_with_what_a_weight_has_seen():
     assert average.updates == {"weight": 3, "bias": 0}
 
 
-def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_elsewhere(trainer, tmp_path):
-    made = trainer(tmp_path)
-    decay = 0.5 ** (16 / 100)
+@pytest.mark.parametrize("ramp", [None, 0.5])
+def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_elsewhere(trainer, tmp_path, ramp):
+    made = trainer(tmp_path, over={"training": {"ema_half_life": 100, "ema_ramp": ramp}})
+    updates = Counter()
     expected = {name: p.detach().double() for name, p in made.network.named_parameters()}
     for step in range(TOTAL):
         before = {name: value.clone() for name, value in made.ema.shadow.items()}
@@ -516,6 +518,9 @@ def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_e
             if name.startswith("layers.") and not name.startswith(f"layers.{block}."):
                 assert torch.equal(made.ema.shadow[name], before[name])
             else:
+                updates[name] += 1
+                half_life = min(100, (ramp or math.inf) * 16 * updates[name])
+                decay = 0.5 ** (16 / half_life)
                 expected[name] = decay * expected[name] + (1 - decay) * parameter.detach().double()
     for name, value in expected.items():
         assert torch.allclose(made.ema.shadow[name].double(), value, atol=1e-6)

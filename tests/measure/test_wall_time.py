@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dblocks.command_line import CommandLine
+from dblocks.measure import wall_time
 from dblocks.measure.request import make_request
 from dblocks.measure.wall_time import Pace, make_trainer, measure, percentiles, timed_steps
 from dblocks.tasks.arrays import AugmentedImages
@@ -74,3 +75,15 @@ def test_a_measurement_of_time_wants_a_hundred_iterations_at_every_scale():
 
 def test_the_spread_leaves_out_a_twentieth_at_each_end():
     assert percentiles([float(value) for value in range(101)]) == (5.0, 95.0)
+
+
+def test_seconds_ratios_and_shares_are_of_the_readings_round_by_round(monkeypatch):
+    times = {"whole": [1, 2, 9], "block": [1, 1, 2, 2, 2, 4, 3, 3, 3], "blocks": [4, 8, 9]}
+    times |= {"whole_data": [0.1] * 3, "block_data": [0.2] * 3}
+    monkeypatch.setattr(wall_time, "timed_steps", lambda *_: (times, 1))
+    found = {m.name: m.value for m in measure(make_request("time_vit", CommandLine()), torch.device("cpu"))[1]}
+    assert [found[f"{name}_seconds"] for name in ("whole", "block", "blocks")] == [2, 2, 8]
+    assert (found["block_ratio"], found["blocks_ratio"]) == (1, 4)  # medians of 1 1 2, 1 1 2, 1/3 1/3 1/3; and of 4 4 1
+    assert found["step_ratio"] == pytest.approx(4 / (21 / 9))
+    assert found["whole_data_share"] == pytest.approx(100 * 0.1 / 2)
+    assert found["blocks_data_share"] == pytest.approx(100 * 3 * 0.2 / 8)

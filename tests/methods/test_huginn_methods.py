@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dblocks.build import build
 from dblocks.data.prepared import PreparedData
 from dblocks.needs import Needs
+from dblocks.networks.huginn import Context
 from dblocks.training import Trainer
 from tests.tasks.test_autoregressive_text import DB, spec_of
 
@@ -187,6 +188,18 @@ def test_likelihoods_of_the_baseline_are_its_networks(made):
         logits = trained.network(windows[:, :-1], state, 3)
     expected = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none").view(found.shape)
     torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_denoiser_is_judged_by_one_pass_over_pure_noise(made):
+    trained, task = made(DENOISING)
+    windows, sigma = task.evaluation_windows(), trained.spec.method.noise.sigma_max
+    tokens, targets = windows[:, :-1], windows[:, 1:].flatten()
+    noise = trained._noise(len(targets), generator())
+    context = Context(trained.network, tokens)
+    logits = trained.network.denoise(0, sigma * noise, torch.full((len(targets),), sigma), context)
+    expected = F.cross_entropy(logits, targets, reduction="none").view(tokens.shape)
+    torch.testing.assert_close(trained.predictors()[""].nll(windows, generator()), expected)
 
 
 def test_a_denoiser_is_judged_at_sigma_max_whatever_its_iterations(made):

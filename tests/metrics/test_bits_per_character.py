@@ -129,6 +129,8 @@ def test_entropies_of_known_texts():
     assert bigram_entropy(np.array([0, 1, 2, 3] * 8, np.uint8), 27) == pytest.approx(0, abs=1e-12)
     fair = np.random.default_rng(0).integers(0, 2, 200_000).astype(np.uint8)
     assert bigram_entropy(fair, 27) == pytest.approx(1, abs=1e-3)
+    letters = np.random.default_rng(0).integers(0, 27, 200_000).astype(np.uint8)  # 27·26 is more than a byte holds
+    assert bigram_entropy(letters, 27) == pytest.approx(math.log2(27), abs=0.01)
 
 
 def test_a_single_window_has_no_standard_error():

@@ -140,6 +140,16 @@ def test_cross_entropy_is_that_of_next_tokens(made):
 
 
 @torch.no_grad()
+def test_cross_entropy_at_sigma_max_is_the_noisiest_blocks_at_pure_noise(made):
+    method, task = made(DB)
+    windows, sigma = task.evaluation_windows(), method.spec.method.noise.sigma_max
+    noise = method._noise(windows.numel(), generator())
+    logits = method.network.denoise(0, sigma * noise, torch.full((windows.numel(),), sigma), windows)
+    expected = F.cross_entropy(logits, windows.flatten(), reduction="none").view(windows.shape)[:, 1:]
+    torch.testing.assert_close(method.predictors()[""].nll(windows, generator()), expected)
+
+
+@torch.no_grad()
 def test_cross_entropy_at_sigma_max_sees_nothing_of_the_token(made):
     """Of any token that is asked for: another one there changes the loss of it, not the prediction."""
     method, task = made(DB)
