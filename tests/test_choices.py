@@ -22,7 +22,26 @@ from dblocks.tables import Row, load_tables
 from tests.workflow.helpers import edit
 
 TABLE = load_tables()["choices"]
-DEFAULT, *OTHERS = TABLE.rows
+# rows that change more than one field at once, and what
+SEVERAL = {
+    "vit_choices/target_deviation_unit_rows": {"target_deviation": 0.02, "sampling.bridge_table": "normalized"},
+    "vit_choices/target_deviation_unit_rows_hard": {
+        "target_deviation": 0.02,
+        "sampling.bridge_table": "normalized",
+        "sampling.bridge": "hard",
+    },
+    "vit_choices/all_official": {
+        "weighting": "official",
+        "label_token": "official",
+        "target_deviation": 0.02,
+        "adaln": "official",
+        "head_preconditioning": "official",
+        "sampling.steps": 3,
+        "sampling.tie_rule": "official",
+        "sampling.start_noise": "official",
+    },
+}
+DEFAULT, *OTHERS = (row for row in TABLE.rows if row.run not in SEVERAL)
 SCALES = list(load_scales())
 UNIT_ROWS = "unit rows, "
 
@@ -69,6 +88,20 @@ def test_each_row_differs_in_the_one_field_that_its_name_says(row, scale):
     named, _, said = row.row.removeprefix(UNIT_ROWS).partition(": ")
     assert field == f"method.{named}"
     assert said == f"{value:g}" if isinstance(value, float) else said == str(value)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("run", SEVERAL)
+def test_rows_of_several_fields_differ_in_those(run, scale):
+    found = difference(resolve(DEFAULT.run, scale), resolve(run, scale))
+    assert found == {f"method.{field}": value for field, value in SEVERAL[run].items()}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_table_1s_official_row_is_the_one_of_choices(scale):
+    found = difference(resolve("vit/diffusion_blocks_official", scale), resolve("vit_choices/all_official", scale))
+    rate = {"training.learning_rate": 4e-3} if scale == "smoke" else {}  # choices have the first row's
+    assert found == {"data.train_split": "fit", "data.evaluation_split": "validation", **rate}
 
 
 def test_the_defaults_are_all_told_and_told_right():

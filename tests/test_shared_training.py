@@ -38,6 +38,7 @@ OTHERS = {
     "block_order": "turns",
     "target_table": "frozen",
     "adaln": "official",
+    "target_deviation": 0.02,
     "c_noise_scale": 2.0,
     "label_token": "official",
     "head_preconditioning": "none",

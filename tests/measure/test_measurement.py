@@ -155,12 +155,12 @@ def test_what_is_counted_is_judged_without_seeds(measured):
     _, verdicts = judged_cells(plan_of("memory_gap", measured))
     by_claim = {verdict.claim.claim: verdict for verdict in verdicts}
     vit = by_claim["memory_falls_by_b"]
-    assert vit.outcome == "fails" and "ViT, CIFAR-100 = 0.7869;" in vit.detail
+    assert vit.outcome == "undecided" and "ViT, CIFAR-100 = 0.9146;" in vit.detail  # others are not measured here
     dit = by_claim["memory_of_dit_l_falls_by_nearly_b"]
     assert dit.outcome == "undecided"  # not measured here
     own = dit.claim.model_copy(update={"comparisons": vit.claim.comparisons[:1]})
     cells, _ = judged_cells(plan_of("memory_gap", measured))
-    outcomes = [judge(own.model_copy(update={"at_least": bound}), cells, False).outcome for bound in (0.78, 0.79)]
+    outcomes = [judge(own.model_copy(update={"at_least": bound}), cells, False).outcome for bound in (0.91, 0.92)]
     assert outcomes == ["holds", "fails"]
 
 
