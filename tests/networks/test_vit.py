@@ -292,3 +292,8 @@ def test_bridge_mixes_the_normalised_or_the_raw_table(awaken, rule):
     assert torch.allclose(normalised.bridge(confident), normalised.target(torch.arange(CLASSES)), atol=1e-6)
     assert torch.allclose(raw.bridge(confident), raw.table.weight, atol=1e-5)
     assert not torch.allclose(raw.bridge(confident), normalised.bridge(confident), atol=0.1)
+
+
+def test_the_scale_of_c_noise_reaches_its_embedding():
+    one, thousand = (denoiser(c_noise_scale=scale).embedders[0].noise.rates for scale in (1.0, 1000.0))
+    assert torch.allclose(thousand, 1000 * one)
