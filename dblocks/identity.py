@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dblocks.data.registry import DATASETS
+from dblocks.data.registry import is_spaced
 from dblocks.data.sources import fingerprint
 from dblocks.spec import (
     IDENTITY_SECTIONS,
@@ -67,14 +67,9 @@ def code_versions(spec: RunSpec) -> dict[str, int]:
     versions = versions_of(spec.task.name, spec.network.name, spec.method.name)
     if getattr(spec.method, "adaln", None) == "official":
         versions["network.adaln_official"] = COMPONENTS["network.adaln_official"]
-    if is_spaced(spec.data):
+    if is_spaced(spec.data.name):
         versions["data.detokenize"] = COMPONENTS["data.detokenize"]
     return versions
-
-
-def is_spaced(data: DataSpec) -> bool:
-    """Whether a text's words and punctuation stand apart in its source, and are joined."""
-    return getattr(DATASETS.get(data.name), "spaced", False)
 
 
 def weights_identity(spec: RunSpec) -> str:
@@ -114,7 +109,7 @@ def latents_fingerprint(spec: RunSpec) -> str:
 def tokens_fingerprint(spec: RunSpec) -> str:
     """What names the exact tokens of a run: the text, and the tokenizer with the version of what is done with it."""
     content = [data_fingerprint(spec.data), spec.task.tokenizer, COMPONENTS["data.tokens"]]
-    if is_spaced(spec.data):
+    if is_spaced(spec.data.name):
         content.append(COMPONENTS["data.detokenize"])
     return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
 

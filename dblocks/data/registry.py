@@ -208,6 +208,11 @@ def character_splits(total: int) -> tuple[int, int, int]:
     return total * 90 // 100, total * 95 // 100, total
 
 
+def is_spaced(name: str) -> bool:
+    """Whether words and punctuation of a data set stand apart in its source, and are joined before they are tokens."""
+    return getattr(DATASETS.get(name), "spaced", False)
+
+
 def dataset(name: str) -> Dataset:
     """The data set of that name.
 

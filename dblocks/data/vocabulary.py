@@ -99,10 +99,10 @@ class Records:
 
     def __init__(self, data: PreparedData, split: str):
         from dblocks.data.detokenize import join_words
-        from dblocks.data.registry import DATASETS
+        from dblocks.data.registry import is_spaced
 
         self.bytes, self.offsets = data.array(f"{split}_bytes"), data.array(f"{split}_offsets")
-        self.read = join_words if getattr(DATASETS.get(data.name), "spaced", False) else str
+        self.read = join_words if is_spaced(data.name) else str
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

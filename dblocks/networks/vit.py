@@ -81,7 +81,7 @@ class ViTEmbedders(nn.Module):
 
 
 class AdaLNHead(nn.Module):
-    """Hidden state [N, D], noisy embedding z [N, D], condition [N, D] → logits [N, K].
+    """Hidden state [N, D], noisy embedding z [N, D], c_skip and c_out [N, 1], condition [N, C] → logits [N, K].
 
     Norm, modulation, linear layer (DiT's last layer), with EDM's wrap c_skip·z + c_out·F before the norm (`edm`),
     behind it, where the norm is affine and the linear layer zero at first (`official`, its model.py), or nowhere.
