@@ -5,7 +5,8 @@
 The floor is the larger of two times: the step's multiplications and additions of matrices at the rate of a large matrix
 product, and the fewest bytes it must move (weights, gradients and moments through the optimiser; what is saved for
 backward, written and read once) at the rate of a large copy; both rates are measured here, on the same device in the
-same minute. Of attention what a mask leaves counts, of Huginn's baseline, which is counted by formula, every pair. Baseline and blocks are read in turn. Prints one JSON object with device and n.
+same minute. Of attention what a mask leaves counts; of Huginn's baseline, which is counted by formula, every pair.
+Baseline and blocks are read in turn. Prints one JSON object with device and n.
 """
 
 from __future__ import annotations
