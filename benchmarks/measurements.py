@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--scale", default="paper")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--kind", choices=("memory", "wall_time", "compute"), help="default: all")
+    parser.add_argument("--kind", choices=("memory", "wall_time", "compute", "inference"), help="default: all")
     options = parser.parse_args()
     plan = make_plan({"scale": options.scale, "device": options.device, "results_dir": str(options.results)})
     failed = []

@@ -18,11 +18,17 @@ from dblocks.spec import Part
 from dblocks.tables import Table
 
 LEAST_SEEDS = 3
+NOT_JUDGED = "not judged"
 
 
 class Comparison(Part):
     left: str = Field(description="Row whose value is compared …")
     right: str | None = Field(None, description="… with this row's; None: with nothing, it is bounded itself.")
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that are compared."""
+        return [self.left] if self.right is None else [self.left, self.right]
 
 
 class Claim(Part):
@@ -60,7 +66,7 @@ class TablePlan(Part):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim: `holds`, `fails` or `undecided`, with the interval behind it.
+    """What became of a claim: `holds`, `fails`, `undecided` or `not judged`, with the interval behind it.
 
     Attributes:
         trend: whether it only hints at the paper's claim, for its scale, budget, data set or metric is another.
@@ -75,6 +81,8 @@ class Verdict:
 
     def text(self) -> str:
         """How the verdict reads in a report."""
+        if self.outcome == NOT_JUDGED:
+            return f"{NOT_JUDGED}: its bound is of another metric"
         outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 
@@ -94,8 +102,8 @@ def load_claims(tables: Mapping[str, Table], config_dir: Path = CONFIG_DIR) -> l
             raise UserError(f"{path}: claim '{claim.claim}': no table '{claim.table}'")
         rows = {row.row for row in tables[claim.table].rows}
         for comparison in claim.comparisons:
-            for row in (comparison.left, comparison.right):
-                if row is not None and row not in rows:
+            for row in comparison.rows:
+                if row not in rows:
                     raise UserError(f"{path}: claim '{claim.claim}': no row '{row}' in {claim.table}")
         if claim.metric not in {column.metric for column in tables[claim.table].columns}:
             raise UserError(f"{path}: claim '{claim.claim}': no metric '{claim.metric}' in {claim.table}")
@@ -124,7 +132,11 @@ def judge_interval(interval: tuple[float, float], claim: Claim, n: int) -> str:
 
 
 def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
-    """The verdict on a claim: it holds if all comparisons hold, fails if one fails."""
+    """The verdict on a claim: it holds if all comparisons hold, fails if one fails.
+
+    Where a substitute was measured, only which of two is better can be told, a bound of 0: any other was fixed in the
+    claim's own metric.
+    """
     by_row = {cell.row: cell for cell in cells if cell.column.metric == claim.metric}
     outcomes, details, counts = [], [], []
     for comparison in claim.comparisons:
@@ -137,15 +149,20 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
             interval, enough = mean_interval(differences), len(seeds)
         outcomes.append(judge_interval(interval, claim, enough))
         counts.append(len(seeds))
-        details.append(describe(comparison, differences, interval, left.wanted.decimals + 1))
+        details.append(describe(comparison, differences, interval, left))
     outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
+    compared = [by_row[row] for comparison in claim.comparisons for row in comparison.rows]
+    if any(cell.measured != cell.wanted.metric for cell in compared) and (claim.at_least or claim.at_most):
+        outcome = NOT_JUDGED
     return Verdict(claim, outcome, min(counts), trend, "; ".join(details))
 
 
-def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float], decimals: int) -> str:
-    """One comparison in words."""
-    subject = f"{comparison.left} − {comparison.right}" if comparison.right else comparison.left
+def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float], left: Cell) -> str:
+    """One comparison in words, to one decimal more than the cell of its left row has."""
+    subject = f"({comparison.left}) − ({comparison.right})" if comparison.right else comparison.left
     if not differences:
         return f"{subject}: not measured"
+    decimals, unit = left.wanted.decimals + 1, left.wanted.unit
+    unit = {"": "", "%": " points" if comparison.right else " %"}.get(unit, f" {unit}")
     bounds = f", 95 % interval [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]" if len(differences) > 1 else ""
-    return f"{subject} = {statistics.fmean(differences):.{decimals}f}{bounds}"
+    return f"{subject} = {statistics.fmean(differences):.{decimals}f}{unit}{bounds}"

@@ -29,7 +29,9 @@ class CommandLine(Part):
     max_samples: int | None = Field(None, ge=1, description="data.max_evaluation_samples of every run, likewise.")
     override: dict[str, Any] = Field({}, description="Any other fields of RunSpec, for every run.")
     override_runs: dict[str, dict[str, Any]] = Field(
-        {}, description="Fields of RunSpec for the runs of one experiment, by its name; they win over `override`."
+        {},
+        description="Fields of RunSpec by <experiment>, for its runs, or by <experiment>/<variant>, for that one; they "
+        "win over `override`, and the latter over the former.",
     )
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
 
@@ -77,7 +79,9 @@ class CommandLine(Part):
 
     def overrides(self, run: str = "") -> dict[str, Any]:
         """The part of the command line that changes the spec of "<experiment>/<variant>"."""
-        fields = merge(self.override, self.override_runs.get(run.partition("/")[0], {}))
+        fields = self.override
+        for name in (run.partition("/")[0], run):
+            fields = merge(fields, self.override_runs.get(name, {}))
         if self.device is not None:
             fields = merge(fields, {"compute": {"device": self.device}})
         if self.max_steps is not None:

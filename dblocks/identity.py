@@ -38,6 +38,7 @@ def identity(spec: RunSpec) -> str:
     # added after the first runs were made: they count where they are set
     later = (
         (content, "generation", None),
+        (content["augment"], "resized_crop", False),
         (content["training"], "ema_ramp", None),
         (content["training"], "optimizer", "adamw"),
         (content["network"], "mlp_dropout", True),

@@ -42,6 +42,19 @@ def parse_command_line(config: dict) -> CommandLine:
     return line
 
 
+def check_overridden(command_line: CommandLine, config_dir: Path = CONFIG_DIR) -> None:
+    """Raises: UserError if `override_runs` names an experiment, or a variant of one, that does not exist."""
+    experiments = load_experiments(config_dir)
+    for name in command_line.override_runs:
+        experiment, slash, variant = name.partition("/")
+        if experiment not in experiments:
+            known = ", ".join(experiments)
+            raise UserError(f"--config override_runs: no experiment '{experiment}'; there are {known}")
+        if slash and variant not in experiments[experiment].variants:
+            known = ", ".join(experiments[experiment].variants)
+            raise UserError(f"--config override_runs: '{experiment}' has no variant '{variant}'; there are {known}")
+
+
 def cannot_do_without(spec: RunSpec) -> tuple[str, ...]:
     """What a run is left out with, where it is skipped: its data set, its tokenizer. Without a judge it still runs."""
     return spec.data.name, getattr(spec.task, "tokenizer", None) or spec.data.name
@@ -64,9 +77,7 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
     tables = load_tables(config_dir)
     check_runs(config_dir)
     claims = load_claims(tables, config_dir)
-    for name in command_line.override_runs:
-        if name not in (experiments := load_experiments(config_dir)):
-            raise UserError(f"--config override_runs: no experiment '{name}'; there are {', '.join(experiments)}")
+    check_overridden(command_line, config_dir)
     runs: dict[str, list[RunSpec]] = {}
     run_of: dict[str, str] = {}
     name_of: dict[str, str] = {}

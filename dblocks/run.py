@@ -31,7 +31,7 @@ from dblocks.seal import check_place
 from dblocks.spec import RunSpec
 from dblocks.stopping import Attempt, interrupt_on_signals
 
-FAILED, SPEC = "failed.json", "spec.json"
+FAILED = "failed.json"
 
 
 def read_spec(path: Path) -> RunSpec:

@@ -19,7 +19,7 @@ class TextPredictor:
     Attributes:
         go_on: (prompts [N, P], C, generator) → continuations [N, C].
         nll: (windows [N, T], generator) → nats [N, T − 1] of each token but the first, given those before it.
-        nll_name: what the mean of the latter is: `ce`, or `sigma_max_ce` where a denoiser gives it at σ_max (trap 6).
+        nll_name: what the mean of the latter is: `ce`, or `sigma_max_ce` where a denoiser gives it at σ_max.
     """
 
     go_on: Callable[[Tensor, int, torch.Generator], Tensor]

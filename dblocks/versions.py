@@ -32,6 +32,7 @@ COMPONENTS = {
     "data.detokenize": 2,
     "measure.memory": 1,
     "measure.compute": 1,
+    "measure.inference": 1,
     "measure.wall_time": 2,
     "network.noprop_cnn": 1,
     "method.backprop": 1,

@@ -20,7 +20,7 @@ from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.record import Metric
 from dblocks.report.readme import REFERENCE
-from dblocks.tables import Column, load_tables
+from dblocks.tables import Column, Substitute, load_tables
 from tests.workflow.helpers import build_of, edit, make_record
 
 TABLES = load_tables()
@@ -154,7 +154,35 @@ def test_all_comparisons_must_hold_and_one_that_fails_decides():
 
 def test_a_row_that_was_not_measured_leaves_a_claim_undecided():
     result = judge(claim([("left", "right")], at_least=1), [cell("left", {}), cell("right", {0: 1.0})], False)
-    assert (result.text(), result.detail) == ("undecided (n = 0)", "left − right: not measured")
+    assert (result.text(), result.detail) == ("undecided (n = 0)", "(left) − (right): not measured")
+
+
+@pytest.mark.parametrize(("unit", "said"), [("%", "1.000 points"), ("nats", "1.000 nats"), ("", "1.000")])
+def test_a_difference_has_its_unit_and_its_sides_are_told_apart(unit, said):
+    column = COLUMN.model_copy(update={"unit": unit})
+    rows = ("a − b + c", "d")
+    cells = [replace(cell(row, dict.fromkeys(range(3), float(2 - i))), column=column) for i, row in enumerate(rows)]
+    detail = judge(claim([rows], at_least=0), cells, False).detail
+    assert detail == f"(a − b + c) − (d) = {said}, 95 % interval [1.000, 1.000]"
+
+
+def test_a_bound_in_another_metrics_units_judges_nothing():
+    """With a substitute in a cell, only a bound of 0 still means something."""
+    column = COLUMN.model_copy(update={"substitute": Substitute(metric="easier", label="Easier accuracy")})
+
+    def of(name: str, row: str, shift: float) -> Cell:
+        made = cell(row, {k: shift + 0.01 * k for k in range(3)})
+        metrics = {k: m.model_copy(update={"name": name}) for k, m in made.metrics.items()}
+        return replace(made, column=column, metrics=metrics)
+
+    def text(left: str, right: str, **bound: float) -> str:
+        pair = [of(left, "left", 9.0), of(right, "right", 1.0)]
+        return judge(claim([("left", "right")], **bound), pair, True).text()
+
+    for names in (("easier", "easier"), ("accuracy", "easier"), ("easier", "accuracy")):
+        assert text(*names, at_least=1) == text(*names, at_most=-1) == "not judged: its bound is of another metric"
+        assert text(*names, at_least=0) == "trend: holds"
+    assert text("accuracy", "accuracy", at_least=1) == "trend: holds"
 
 
 @pytest.mark.parametrize("bounds", [{}, {"at_least": 1.0, "at_most": 2.0}])

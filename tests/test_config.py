@@ -20,6 +20,7 @@ from dblocks.config import CONFIG_DIR, load_experiments, load_scales, merge, res
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
 from dblocks.identity import code_versions, identity, run_name
+from dblocks.planning import make_plan
 from dblocks.spec import RunSpec
 from dblocks.versions import COMPONENTS
 
@@ -344,6 +345,20 @@ def test_overrides_of_one_experiment_leave_the_others_alone():
     another = CommandLine(max_samples=2, override_runs={"mdm": {"data": {"name": "characters", "path": "my.txt"}}})
     data = resolve("mdm/end_to_end", "paper", overrides=another.overrides("mdm/end_to_end")).data
     assert (data.path, data.max_evaluation_samples) == ("my.txt", 2)
+
+
+def test_an_override_of_one_variant_wins_over_its_experiments():
+    per_run = {"vit": {"training": {"epochs": 2}}, "vit/diffusion_blocks": {"method": {"adaln": "official"}}}
+    line = CommandLine(override_runs=per_run)
+    both = {"training": {"epochs": 2}, "method": {"adaln": "official"}}
+    assert line.overrides("vit/diffusion_blocks") == both
+    assert line.overrides("vit/end_to_end") == {"training": {"epochs": 2}}
+    plan = make_plan({"override_runs": per_run})
+    by_run = {name: plan.runs[run][0] for name, run in plan.run_of.items()}
+    assert by_run["vit/diffusion_blocks"].method.adaln == "official"
+    assert by_run["vit/diffusion_blocks"].training.epochs == by_run["vit/end_to_end"].training.epochs == 2
+    narrower = CommandLine(override_runs={"vit/end_to_end": {"training": {"epochs": 5}}, **per_run})
+    assert narrower.overrides("vit/end_to_end") == {"training": {"epochs": 5}}
 
 
 @given(st.integers(1, 10**6))

@@ -35,6 +35,11 @@ def lines(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(line["row"], line["metric"]): line for line in csv.DictReader(file)}
 
 
+def test_tables_come_in_the_papers_order_after_the_headline():
+    assert list(load_tables())[:13] == ["headline", *(f"table_{k}" for k in range(1, 13))]
+    assert list(load_tables())[13:] == sorted(set(load_tables()) - {"headline", *(f"table_{k}" for k in range(1, 13))})
+
+
 def test_the_csv_is_long_and_has_a_line_for_every_row_and_metric(tmp_path):
     folder = build(tmp_path, [make_record()])
     header, *body = (folder / "table_1.csv").read_text().splitlines()

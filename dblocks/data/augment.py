@@ -1,4 +1,4 @@
-"""Training-time image augmentation: random crop, horizontal flip and RandAugment, drawn per sample.
+"""Training-time image augmentation: random crop or resized crop, horizontal flip and RandAugment, drawn per sample.
 
 Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device. All draws come from
 the `torch.Generator` passed in, which must live on the images' device. Nothing here makes the host wait for a
@@ -24,6 +24,7 @@ GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 ENHANCERS = ("Brightness", "Color", "Contrast", "Sharpness")
 OPERATIONS = ("Identity", *GEOMETRIC, *ENHANCERS, "Posterize", "Solarize", "AutoContrast", "Equalize")
 MAX_MAGNITUDE = 30  # 31 bins, 0 to 30
+AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults for a resized crop
 
 
 class RandAugmentSpec(Protocol):
@@ -36,10 +37,13 @@ class RandAugmentSpec(Protocol):
 
 
 class AugmentSpec(Protocol):
-    """Zero padding of the crop in pixels, probability of a flip, and RandAugment or None."""
+    """Zero padding of the crop in pixels, whether it is a resized one instead, probability of a flip, and RandAugment
+    or None."""
 
     @property
     def crop_padding(self) -> int: ...
+    @property
+    def resized_crop(self) -> bool: ...
     @property
     def flip(self) -> float: ...
     @property
@@ -50,6 +54,8 @@ def augment(images: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
     """Crop, then flip, then RandAugment, as `spec` says. uint8 [N, C, H, W] in and out."""
     if spec.crop_padding:
         images = random_crop(images, spec.crop_padding, generator)
+    if spec.resized_crop:
+        images = resized(images, *crop_boxes(images, generator))
     if spec.flip:
         images = random_flip(images, spec.flip, generator)
     if spec.rand_augment is not None:
@@ -64,6 +70,49 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     padded = F.pad(images, [padding] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, offset, offset, H, W]
     return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
+
+
+def crop_boxes(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(top, left, height, width), each [N], of a random part of each image [N, C, H, W].
+
+    As torchvision's RandomResizedCrop draws it: a share of the area, uniform in AREA, an aspect ratio, log-uniform in
+    ASPECT, and a place; the first of TRIES shapes that fits, else the largest centred part that ASPECT allows.
+    """
+    n, _, height, width = images.shape
+    uniform = torch.rand((4, TRIES, n), generator=generator, device=images.device, dtype=torch.float64)
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * uniform[0])
+    ratio = ASPECT[0] * (ASPECT[1] / ASPECT[0]) ** uniform[1]
+    widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    tops = (uniform[2] * (height - heights + 1)).floor().long()
+    lefts = (uniform[3] * (width - widths + 1)).floor().long()
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    first = fits.int().argmax(0, keepdim=True)
+    w, h = min(width, round(height * ASPECT[1])), min(height, round(width / ASPECT[0]))
+    whole = ((height - h) // 2, (width - w) // 2, h, w)
+    drawn = (values.gather(0, first).squeeze(0) for values in (tops, lefts, heights, widths))
+    return tuple(torch.where(fits.any(0), values, other) for values, other in zip(drawn, whole, strict=True))
+
+
+def resized(images: Tensor, tops: Tensor, lefts: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
+    """The boxes [N] of images [N, C, H, W], each enlarged to H x W: bilinear, along the rows, rounded to whole levels,
+    then along the columns, as Pillow does it."""
+    return _stretched(_stretched(images, lefts, widths).mT, tops, heights).mT.contiguous()
+
+
+def _stretched(images: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """Of each image [N, C, H, W] the `lengths` columns from `starts` on, [N] both, enlarged to W columns."""
+    columns = torch.arange(images.shape[3], dtype=torch.float64, device=images.device)
+    last = lengths[:, None] - 1
+    centres = ((columns + 0.5) * lengths[:, None] / images.shape[3] - 0.5).clamp(min=0).minimum(last)
+    lower = centres.floor().long()
+
+    def part(indices: Tensor, share: Tensor) -> Tensor:
+        weight = (share * 2**22 + 0.5).int()  # Pillow's fixed point: with integers every device computes the same
+        taken = images.gather(3, (starts[:, None] + indices)[:, None, None].expand_as(images))
+        return taken.int() * weight[:, None, None]
+
+    both = part(lower, 1 - (centres - lower)) + part((lower + 1).minimum(last), centres - lower)
+    return ((both + 2**21) >> 22).to(torch.uint8)
 
 
 def random_flip(images: Tensor, probability: float, generator: Generator) -> Tensor:

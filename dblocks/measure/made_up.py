@@ -45,17 +45,24 @@ def images(spec: RunSpec, info: ImageDataset, folder: Path, draws: np.random.Gen
 
 def latents(spec: RunSpec, info: ImageDataset, folder: Path, draws: np.random.Generator) -> dict[str, float]:
     """Latents and labels of the training split; returns the manifest's facts."""
-    count, autoencoder = BATCHES * spec.training.batch_size, spec.generation.latents.autoencoder
+    count = BATCHES * spec.training.batch_size
+    channels, height, breadth = latent_shape(spec)
+    moments = draws.random((count, 2 * channels, height, breadth), dtype=np.float32)
+    np.save(folder / "train_latents_00000.npy", moments.astype(np.float16))
+    np.save(folder / "train_labels.npy", draws.integers(0, info.num_classes, count))
+    np.save(folder / "validation.npy", np.arange(count // 10))
+    return {"rms": 1.0}
+
+
+def latent_shape(spec: RunSpec) -> tuple[int, int, int]:
+    """[C, H, W] of what a run in latents diffuses, whose autoencoder may not be trained yet."""
+    autoencoder = spec.generation.latents.autoencoder
     channels, factor = PUBLISHED_LATENTS
     if "/" in autoencoder:
         network = resolve(autoencoder, spec.scale).network
         channels, factor = network.latent_channels, 2**network.layers
-    _, height, breadth = info.image_shape
-    shape = (count, 2 * channels, height // factor, breadth // factor)
-    np.save(folder / "train_latents_00000.npy", draws.random(shape, dtype=np.float32).astype(np.float16))
-    np.save(folder / "train_labels.npy", draws.integers(0, info.num_classes, count))
-    np.save(folder / "validation.npy", np.arange(count // 10))
-    return {"rms": 1.0}
+    _, height, breadth = dataset(spec.data.name).image_shape
+    return channels, height // factor, breadth // factor
 
 
 def tokens(spec: RunSpec, folder: Path, draws: np.random.Generator) -> dict[str, str]:

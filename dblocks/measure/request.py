@@ -26,7 +26,7 @@ REQUEST, MEASUREMENT = "request.json", "measurement.json"
 class MeasurementSpec(Part):
     """One entry of config/measurements.yaml."""
 
-    kind: Literal["memory", "wall_time", "compute"]
+    kind: Literal["memory", "wall_time", "compute", "inference"]
     run: str = Field(description="<experiment>/<variant>, trained in blocks.")
     baseline: str = Field(description="<experiment>/<variant> it is compared with.")
     shapes: str | None = Field(None, description="Scale whose shapes are taken; None: that of the plan.")
@@ -92,6 +92,11 @@ def load_measurements(config_dir: Path = CONFIG_DIR) -> dict[str, MeasurementSpe
                 raise UserError(f"{path}: {name}.{field}: '{getattr(entry, field)}' is not in config/runs")
         if resolve(entry.run, "paper", config_dir=config_dir).method.name != "diffusion_blocks":
             raise UserError(f"{path}: {name}.run: '{entry.run}' is not trained in blocks")
+        for field in ("run", "baseline") if entry.kind == "inference" else ():
+            if resolve(getattr(entry, field), "paper", config_dir=config_dir).network.name != "dit":
+                raise UserError(
+                    f"{path}: {name}.{field}: '{getattr(entry, field)}' is no DiT; kind inference is of them"
+                )
         if entry.shapes is not None and entry.shapes not in load_scales(config_dir):
             raise UserError(f"{path}: {name}.shapes: no scale '{entry.shapes}'")
     return measurements

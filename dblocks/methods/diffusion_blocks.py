@@ -46,7 +46,7 @@ class DiffusionBlocksMethod(Method):
         return self.model.training_loss(drawn.block, *drawn.tensors)
 
     def predictors(self) -> dict[str, Predictor]:
-        """The sampler, and the noisiest block alone at σ_max, where z carries no information (trap 6)."""
+        """The sampler, and the noisiest block alone at σ_max, where z carries no information."""
         return {"": Predictor(self._sample, sample=self.model.sample), "sigma_max_": Predictor(self._at_sigma_max)}
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:

@@ -54,7 +54,7 @@ class RecurrentDenoising(DiffusionBlocksMethod):
         return TextPredictor(self._writer(model), self._at_sigma_max, "sigma_max_ce")
 
     def _at_sigma_max(self, windows: Tensor, generator: torch.Generator) -> Tensor:
-        """At σ_max, where z carries no information (trap 6), as a sampler's first step has it."""
+        """At σ_max, where z carries no information, as a sampler's first step has it."""
         tokens, targets = windows[:, :-1], windows[:, 1:]
         z = self.model.start(self._noise(targets.numel(), generator))
         logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, Context(self.network, tokens))

@@ -38,7 +38,7 @@ class TokenDenoising(DiffusionBlocksMethod):
         return {"": TextPredictor(self._go_on, self._nll, "sigma_max_ce")}
 
     def _nll(self, windows: Tensor, generator: torch.Generator) -> Tensor:
-        """At σ_max, where z carries no information (trap 6): the noisiest block alone, from the tokens before."""
+        """At σ_max, where z carries no information: the noisiest block alone, from the tokens before."""
         z = self.model.start(self._noise(windows.numel(), generator))
         logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, windows)
         return F.cross_entropy(logits.float(), windows.flatten(), reduction="none").view(windows.shape)[:, 1:]

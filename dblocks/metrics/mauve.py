@@ -17,7 +17,6 @@ import numpy as np
 from dblocks.data.files import write_atomically
 
 SCALES = (2.0, 0.2, 5.0)  # the paper's v4, its v3, the library's default; the first is the primary one
-ROLES = ("references", "continuations")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class MaskedLM(nn.Module):
         adaln: str = "dit",
     ):
         super().__init__()
-        self.partition, self.num_characters, self.mask = partition, num_characters, num_characters
+        self.partition, self.num_characters = partition, num_characters
         copies = partition.num_blocks if embedders == "own" else 1
         self.embedders = nn.ModuleList(MaskedEmbedders(spec, num_characters) for _ in range(copies))
         self.embedders.requires_grad_(embedders != "frozen")

@@ -35,7 +35,7 @@ def judged_cells(plan: TablePlan) -> tuple[list[Cell], list[Verdict]]:
 
 def is_trend(claim: Claim, cells: Sequence[Cell]) -> bool:
     """Whether a cell that a claim compares is not of the paper's scale, data set, metric, budget and settings."""
-    rows = {row for comparison in claim.comparisons for row in (comparison.left, comparison.right)}
+    rows = {row for comparison in claim.comparisons for row in comparison.rows}
     compared = [cell for cell in cells if cell.row in rows and cell.column.metric == claim.metric]
     return not all(
         cell.scale == "paper" and cell.comparable and cell.whole_budget and not cell.departures for cell in compared

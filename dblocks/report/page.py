@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from dblocks.cells import Cell, percentage
-from dblocks.claims import TablePlan, Verdict
+from dblocks.claims import NOT_JUDGED, TablePlan, Verdict
 from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
@@ -19,7 +19,7 @@ from dblocks.report.run_views import RunView, data_uri, run_view
 from dblocks.report.table_files import CellText, grid, provenance
 
 TEMPLATES = Path(__file__).parent / "templates"
-MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
+MARKS = {"holds": "✓", "fails": "✗", "undecided": "?", NOT_JUDGED: "–"}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,19 @@ class AugmentSpec(Part):
     """Augmentation of training images; drawn for each sample anew."""
 
     crop_padding: int = Field(0, ge=0, description="Zero padding before a random crop back to size, pixels.")
+    resized_crop: bool = Field(
+        False, description="Instead: a random part, 8 to 100 % of the area, enlarged; torchvision's RandomResizedCrop."
+    )
     flip: float = Field(0.0, ge=0, le=1, description="Probability of a horizontal flip; 0 for digits.")
     rand_augment: RandAugmentSpec | None = Field(None, description="RandAugment, or nothing.")
+
+    @model_validator(mode="after")
+    def _one_crop(self):
+        if self.resized_crop and self.crop_padding:
+            raise ValueError(
+                f"crop_padding {self.crop_padding} and resized_crop are two crops; set one of them to 0 or false"
+            )
+        return self
 
 
 class DataSpec(Part):

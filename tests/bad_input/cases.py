@@ -180,6 +180,14 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"override_runs": {"vitt": {"training": {"epochs": 1}}}},
         ("override_runs", "'vitt'", "vit"),
     ),
+    "an override of no variant": (
+        {"override_runs": {"vit/diffusion_block": {"training": {"epochs": 1}}}},
+        ("override_runs", "'vit'", "'diffusion_block'", "diffusion_blocks"),
+    ),
+    "two crops at once": (
+        {"override_runs": {"vit": {"augment": {"resized_crop": True}}}},
+        ("augment", "resized_crop", "crop_padding"),
+    ),
     "a batch above the data": (
         {"override": {"training": {"batch_size": 10**6}}},
         ("batch_size", "1000000", "command line"),

@@ -11,9 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
+from scipy import stats
 
 from dblocks.data import augment as module
-from dblocks.data.augment import OPERATIONS, apply_operations, augment, rand_augment, random_crop, random_flip
+from dblocks.data.augment import (
+    OPERATIONS,
+    apply_operations,
+    augment,
+    crop_boxes,
+    rand_augment,
+    random_crop,
+    random_flip,
+    resized,
+)
 from dblocks.errors import UserError
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (3, 17, 24), (1, 24, 17), (3, 2, 3), (1, 1, 1)]
@@ -230,6 +240,70 @@ def test_all_crop_offsets_are_equally_likely() -> None:
     assert (counts - 400).abs().max() < 5 * math.sqrt(400)
 
 
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 16, 16), (3, 17, 24), (1, 1, 1)], ids=str)
+def test_a_resized_crop_is_pillows(shape: tuple[int, int, int]) -> None:
+    images = torch.randint(256, (60, *shape), dtype=torch.uint8, generator=seeded(0))
+    before, boxes = images.clone(), crop_boxes(images, seeded(1))
+    result = resized(images, *boxes)
+    assert result.dtype == torch.uint8 and result.is_contiguous() and torch.equal(images, before)
+    for image, found, top, left, height, width in zip(images, result, *(box.tolist() for box in boxes), strict=True):
+        part = to_pillow(image).crop((left, top, left + width, top + height))
+        expected = part.resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
+        assert torch.equal(found, from_pillow(expected)), (top, left, height, width)
+
+
+def torchvisions_box(height: int, width: int, draws: np.random.Generator) -> tuple[int, int, int, int]:
+    """One draw of RandomResizedCrop's box, written as the rule reads: (top, left, height, width)."""
+    for _ in range(10):
+        area = height * width * draws.uniform(0.08, 1)
+        ratio = math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draws.integers(height - h + 1)), int(draws.integers(width - w + 1)), h, w
+    if width / height < 3 / 4:
+        w, h = width, round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w, h = round(height * (4 / 3)), height
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@pytest.mark.parametrize("size", [(64, 64), (16, 16), (8, 64), (64, 8)], ids=str)
+def test_boxes_of_resized_crops_are_spread_as_torchvisions(size: tuple[int, int]) -> None:
+    """Two-sample Kolmogorov–Smirnov tests of each side, each place and of how two of them go together."""
+    images = torch.zeros(6000, 1, *size, dtype=torch.uint8)
+    found = torch.stack(crop_boxes(images, seeded(3)), 1).numpy()
+    draws = np.random.default_rng(4)
+    expected = np.array([torchvisions_box(*size, draws) for _ in range(6000)])
+    assert (found >= 0).all() and (found[:, :2] + found[:, 2:] <= size).all() and (found[:, 2:] >= 1).all()
+    for name, view in {
+        "top": lambda box: box[:, 0],
+        "left": lambda box: box[:, 1],
+        "height": lambda box: box[:, 2],
+        "width": lambda box: box[:, 3],
+        "area": lambda box: box[:, 2] * box[:, 3],
+        "ratio": lambda box: box[:, 3] / box[:, 2],
+        "middle": lambda box: 2 * box[:, 0] + box[:, 2],
+    }.items():
+        assert stats.ks_2samp(view(found), view(expected)).pvalue > 1e-4, name
+
+
+def test_where_no_box_fits_the_largest_part_in_the_middle_is_taken() -> None:
+    """An image 64 times as wide as high: no ratio between 3/4 and 4/3 has 8 % of its area."""
+    images = torch.zeros(5, 1, 2, 128, dtype=torch.uint8)
+    boxes = torch.stack(crop_boxes(images, seeded(0)), 1)
+    assert boxes.tolist() == [[0, (128 - 3) // 2, 2, 3]] * 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_resizes_as_the_cpu_does() -> None:
+    images = torch.randint(256, (100, 3, 64, 64), dtype=torch.uint8, generator=seeded(0))
+    boxes = crop_boxes(images, seeded(1))
+    found = resized(images.cuda(), *(box.cuda() for box in boxes))
+    assert torch.equal(found.cpu(), resized(images, *boxes))
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_flips_mirror_a_share_of_the_images(probability: float) -> None:
     images = torch.randint(256, (4000, 3, 4, 5), dtype=torch.uint8, generator=seeded(0))
@@ -240,14 +314,15 @@ def test_flips_mirror_a_share_of_the_images(probability: float) -> None:
     assert abs(int(mirrored.sum()) - 4000 * probability) <= 5 * deviation
 
 
-def spec_of(crop_padding: int, flip: float, **rand_augment: int) -> SimpleNamespace:
+def spec_of(crop_padding: int, flip: float, resized_crop: bool = False, **rand_augment: int) -> SimpleNamespace:
     inner = SimpleNamespace(**rand_augment) if rand_augment else None
-    return SimpleNamespace(crop_padding=crop_padding, flip=flip, rand_augment=inner)
+    return SimpleNamespace(crop_padding=crop_padding, resized_crop=resized_crop, flip=flip, rand_augment=inner)
 
 
 SPECS = {
     "all": spec_of(4, 0.5, num_ops=2, magnitude=9),
     "crop and flip": spec_of(2, 0.5),
+    "resized crop and flip": spec_of(0, 0.5, resized_crop=True),
     "RandAugment": spec_of(0, 0.0, num_ops=3, magnitude=15),
 }
 
