@@ -162,7 +162,8 @@ def describe(comparison: Comparison, differences: Sequence[float], interval: tup
     subject = f"({comparison.left}) − ({comparison.right})" if comparison.right else comparison.left
     if not differences:
         return f"{subject}: not measured"
+    equals = " =" if comparison.right else ":"
     decimals, unit = left.wanted.decimals + 1, left.wanted.unit
     unit = {"": "", "%": " points" if comparison.right else " %"}.get(unit, f" {unit}")
     bounds = f", 95 % interval [{interval[0]:.{decimals}f}, {interval[1]:.{decimals}f}]" if len(differences) > 1 else ""
-    return f"{subject} = {statistics.fmean(differences):.{decimals}f}{unit}{bounds}"
+    return f"{subject}{equals} {statistics.fmean(differences):.{decimals}f}{unit}{bounds}"

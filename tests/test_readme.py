@@ -1,4 +1,4 @@
-"""README.md and config/README.md say what the files and committed records say."""
+"""The documents say what the files and committed records say."""
 
 from pathlib import Path
 

@@ -20,7 +20,9 @@ from dblocks.report.speed import speed_table
 from dblocks.report.table_files import markdown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = tuple(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md"))
+DOCUMENTS = tuple(
+    REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md", "results/reference/README.md")
+)
 REFERENCE = REPOSITORY / "results" / "reference"
 PART = re.compile(r"(<!-- begin: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TREE = ("Snakefile", "workflow/rules/*.smk", "dblocks/**/*.py", "benchmarks/*.py")
