@@ -82,7 +82,7 @@ class Verdict:
     def text(self) -> str:
         """How the verdict reads in a report."""
         if self.outcome == NOT_JUDGED:
-            return f"{NOT_JUDGED}: its bound is of another metric"
+            return f"{NOT_JUDGED}: measured by another metric"
         outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 

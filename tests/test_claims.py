@@ -180,7 +180,7 @@ def test_a_bound_in_another_metrics_units_judges_nothing():
         return judge(claim([("left", "right")], **bound), pair, True).text()
 
     for names in (("easier", "easier"), ("accuracy", "easier"), ("easier", "accuracy")):
-        assert text(*names, at_least=1) == text(*names, at_most=-1) == "not judged: its bound is of another metric"
+        assert text(*names, at_least=1) == text(*names, at_most=-1) == "not judged: measured by another metric"
         assert text(*names, at_least=0) == "trend: holds"
     assert text("accuracy", "accuracy", at_least=1) == "trend: holds"
 

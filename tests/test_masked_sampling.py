@@ -41,6 +41,18 @@ def test_what_is_uncovered_stays_and_about_the_expected_share_is_uncovered():
         assert (before == 3).double().mean().item() == pytest.approx(t, abs=0.03)
 
 
+def test_what_a_step_uncovers_is_drawn_in_float64():
+    states = []
+
+    def denoise(block, tokens, t):
+        states.append(tokens.clone())
+        return torch.zeros(*tokens.shape, 3)
+
+    sample(denoise, steps=4, grid="equal_mass")
+    uniform = torch.rand(64, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(states[1] != 3, uniform < 0.25)
+
+
 def test_each_time_is_denoised_by_its_owner():
     partition, run = mask_partition("linear", (1, 1, 1)), []
 

@@ -1,6 +1,7 @@
 """Masking schedules, the partition of mask times, masking itself and the bound's integrand."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -98,6 +99,21 @@ def test_sampling_times_fall_from_one_to_zero(grid, name):
     assert len(set(found)) == 11
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cosine_grid_is_a_quarter_of_a_cosine_in_t_whatever_the_schedule(name):
+    levels = sampling_times("cosine", name, 4)
+    quarter = [1, math.cos(math.pi / 8), math.sqrt(0.5), math.sin(math.pi / 8), 0]
+    assert [level.sigma for level in levels] == pytest.approx(quarter, abs=1e-15)
+    assert [level.mass for level in levels] == [1, None, None, None, 0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_equal_mass_grid_unmasks_the_same_share_in_every_step(name):
+    levels = sampling_times("equal_mass", name, 4)
+    assert [level.mass for level in levels] == [Fraction(4 - i, 4) for i in range(5)]
+    assert [mass(name, level.sigma) for level in levels] == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-12)
+
+
 @given(schedules, blocks, st.floats(0, 1))
 def test_overlap_widens_additively_in_alpha_and_stays_within_all_times(name, num_blocks, gamma):
     cut = partition(name, num_blocks, gamma)
@@ -135,6 +151,13 @@ def test_characters_are_masked_with_the_probability_the_schedule_says(name):
     expected = [mass(name, value) for value in t.tolist()]
     assert masked.tolist() == pytest.approx(expected, abs=0.015)
     assert masked[2] == 1
+
+
+def test_masks_are_drawn_in_float64():
+    tokens, t = torch.zeros(4, 50, dtype=torch.int64), torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64)
+    uniform = torch.rand(4, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    masked = mask_at(tokens, t, "linear", 5, torch.Generator().manual_seed(1)) == 5
+    assert torch.equal(masked, uniform < t[:, None])
 
 
 def test_the_bound_sums_weighted_cross_entropies_over_masked_positions_alone():

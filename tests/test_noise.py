@@ -120,6 +120,17 @@ def test_samples_never_leave_their_interval(one, other, uniform):
     assert sigma.min().item() >= np.float32(low) and sigma.max().item() <= np.float32(high)
 
 
+def test_samples_are_quantiles_in_float64_rounded_once():
+    masses = [1e-9, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6]
+    found = PAPER.sample(0.002, 80.0, torch.tensor(masses, dtype=torch.float64)).tolist()
+    assert found == pytest.approx([PAPER.quantile(mass) for mass in masses], rel=1e-6)
+
+
+def test_numbers_in_float32_are_inverted_in_float64_all_the_same():
+    uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(PAPER.sample(0.5, 80.0, uniform), PAPER.sample(0.5, 80.0, uniform.double()))
+
+
 def test_weights_run_from_4_to_250004():
     p = Preconditioning()
     assert p.weight(80.0) == pytest.approx(4, abs=2e-4)

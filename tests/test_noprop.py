@@ -146,6 +146,31 @@ def test_every_parameter_of_the_schedule_learns():
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in schedule.parameters())
 
 
+def test_a_fresh_schedule_falls_by_the_mean_of_sigmoids_of_slope_four_that_bend_one_after_another():
+    t = [0.0, 0.1, 0.35, 0.8, 1.0]
+
+    def mean(at: float) -> float:
+        return math.fsum(1 / (1 + math.exp(4 * k / 63 - 4 * at)) for k in range(64)) / 64
+
+    expected = [6 - 11 * (mean(at) - mean(0)) / (mean(1) - mean(0)) for at in t]
+    assert LearnedSchedule(-5, 6)(torch.tensor(t))[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
 @given(st.floats(1e-3, 50))
 def test_inverse_softplus_is_one(value):
     assert math.log1p(math.exp(inverse_softplus(value))) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.log(2), 0.0),
+        (4.0, math.log(math.exp(4) - 1)),
+        (1e-12, math.log(1e-12)),  # ln(e^v − 1) is ln v for the smallest …
+        (1000.0, 1000.0),  # … and v for the largest, of which e^v is too large a number
+    ],
+)
+def test_inverse_softplus_is_the_logarithm_of_the_exponential_less_one_at_any_size(value, expected):
+    found = inverse_softplus(value)
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert torch.nn.functional.softplus(torch.tensor(found, dtype=torch.float64)).item() == pytest.approx(value)

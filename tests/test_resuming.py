@@ -14,6 +14,7 @@ from dblocks.block_run import execute_block
 from dblocks.checkpoint import checkpoints, load_verified, save_verified
 from dblocks.errors import UserError
 from dblocks.run import execute
+from dblocks.runlog import read_log
 from dblocks.training import Trainer
 
 TOTAL = 12
@@ -93,6 +94,23 @@ def test_a_checkpoint_with_weights_of_another_network_is_refused_by_name(trainer
     newest = rewrite(checkpoints(tmp_path)[0], network={"w": torch.ones(2)})
     line = refusal(trainer(tmp_path))
     assert f"{newest}: weights of another network (" in line and "remove the step-*.pt" in line
+
+
+def test_seconds_of_training_are_those_of_all_attempts(trainer, tmp_path):
+    trainer(tmp_path).run()
+    rewrite(checkpoints(tmp_path)[0], seconds=5e5)
+    again = trainer(tmp_path)
+    again.run()
+    assert 5e5 < again.seconds < 6e5
+    logged = {line["step"]: line["seconds"] for line in read_log(tmp_path / "log.jsonl")}
+    assert all((logged[step] >= 5e5) == (step > 10) for step in range(1, TOTAL + 1))
+
+
+def test_seconds_of_training_are_kept_in_every_checkpoint(trainer, tmp_path):
+    made = trainer(tmp_path)
+    made.run()
+    late, early = (load_verified(path)["seconds"] for path in checkpoints(tmp_path))
+    assert 0 < early < late <= made.seconds
 
 
 def changed(state: dict[str, Any], *keys: Any, to: Any) -> dict[str, Any]:

@@ -10,8 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dblocks.noise import NoiseDistribution, NoiseLevel, equal_mass_grid, rho_grid
-from dblocks.sampling import euler_sample, euler_step, start_deviation
+from dblocks.diffusion_blocks import DiffusionBlocks
+from dblocks.noise import NoiseDistribution, NoiseLevel, Preconditioning, equal_mass_grid, rho_grid
+from dblocks.partition import Partition
+from dblocks.sampling import euler_sample, euler_step, guided, start_deviation
+from dblocks.spec import DiffusionBlocksSpec
 
 PAPER = NoiseDistribution()
 
@@ -97,3 +100,37 @@ def test_the_sampler_converges_with_order_one_to_the_closed_form():
 def test_start_deviations():
     assert start_deviation("paper", 80.0) == 80.0
     assert start_deviation("official", 80.0) == math.sqrt(6401)
+
+
+SCALES = pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
+
+
+@SCALES
+def test_guidance_goes_from_the_unconditional_prediction_by_its_scale_of_the_way_to_the_conditional_one(scale):
+    conditional, unconditional = tensor((2, 3), 0), tensor((2, 3), 1)
+    expected = (1 - scale) * unconditional + scale * conditional
+    assert torch.allclose(guided(conditional, unconditional, scale), expected)
+
+
+class ThreeOrOne:
+    """Predicts 3 everywhere where it is told a label, and 1 where it is told none."""
+
+    partition, precondition, target_shape = Partition((0.002, 80.0), (1,)), Preconditioning(), (2,)
+
+    def denoise(self, block, z, sigma, labels):
+        return torch.where(labels == -1, 1.0, 3.0)[:, None].expand_as(z)
+
+    def unconditional(self, labels):
+        return torch.full_like(labels, -1)
+
+    def bridge(self, prediction):
+        return prediction
+
+
+@SCALES
+def test_the_sampler_is_guided_by_its_scale_below_one_as_above(scale):
+    model = DiffusionBlocks(ThreeOrOne(), DiffusionBlocksSpec(num_blocks=1), scale)
+    labels, epsilon = torch.arange(4), torch.zeros(4, 2)
+    expected = torch.full((4, 2), 1 + 2 * scale)
+    assert torch.allclose(model.predict_at(model.grid[0], epsilon, labels), expected)
+    assert torch.allclose(model.sample(labels, epsilon), expected)

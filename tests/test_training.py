@@ -450,6 +450,13 @@ def test_warmup_rises_by_equal_steps_for_its_share_of_the_epochs_then_the_rate_n
     assert schedule == "cosine" or set(after) <= {1.0}
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_warmup_longer_than_the_run_is_the_whole_run(schedule):
+    spec = training_spec(warmup_epochs=25, schedule=schedule)
+    factors = [learning_rate_factor(spec, step, 40) for step in range(40)]
+    assert factors == pytest.approx([(step + 1) / 41 for step in range(40)])
+
+
 def test_schedule_has_its_published_values():
     """500 epochs, 10 of warm-up, 5e-4 down to 5e-5, at 100 steps an epoch."""
     spec = training_spec(epochs=500, warmup_epochs=10, learning_rate=5e-4, min_learning_rate=5e-5)
@@ -525,6 +532,51 @@ def test_moving_average_is_its_closed_form_where_a_block_was_updated_and_still_e
     for name, value in expected.items():
         assert torch.allclose(made.ema.shadow[name].double(), value, atol=1e-6)
         assert torch.equal(made.final_weights()[name], made.ema.shadow[name])
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_updates_its_moving_average_has_counted(trainer, tmp_path):
+    """A half-life that grows with them makes them part of the bits."""
+    over = {**LIVELY, "training": {**LIVELY["training"], "ema_half_life": 10_000, "ema_ramp": 0.5}}
+    whole = trainer(tmp_path / "whole", over=over)
+    whole.run()
+    with pytest.raises(Interrupted):
+        trainer(tmp_path / "cut", over=over, at=13, act=stop).run()
+    last = trainer(tmp_path / "cut", over=over)
+    last.run()
+    assert last.ema.updates == whole.ema.updates
+    assert last.ema.updates["embedders.0.patches.project.weight"] == TOTAL
+    assert same_bits(last.final_weights(), whole.final_weights())
+
+
+def dropped(made: Trainer, steps: list[int]) -> dict[int, torch.Tensor]:
+    """Which numbers of the first dropout are zero in each of these steps."""
+    zeros = {}
+    for step in steps:
+        handle = made.network.dropout.register_forward_hook(lambda *call, at=step: zeros.update({at: call[2] == 0}))
+        made.train_step(step)
+        handle.remove()
+    return zeros
+
+
+def test_what_is_dropped_is_a_function_of_seed_and_step_and_differs_in_each(built, tiny_spec, tmp_path):
+    found = []
+    for seed, order in ((0, [0, 1, 2]), (0, [2, 0, 1]), (1, [0, 1, 2])):
+        spec = tiny_spec("end_to_end", {"network": {"dropout": 0.5}, "seed": seed})
+        found.append(dropped(Trainer(spec, built(spec), TOTAL, tmp_path, torch.device("cpu")), order))
+    one, again, other = found
+    assert all(torch.equal(one[step], again[step]) for step in range(3))
+    assert 0.4 < one[0].double().mean() < 0.6
+    masks = [*one.values(), *other.values()]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(masks, 2))
+
+
+def test_processes_that_train_together_drop_different_numbers(trainer, tmp_path, monkeypatch):
+    """Each has its own share of a batch; the same mask on all would be no independent one."""
+    found = []
+    for rank in range(3):
+        monkeypatch.setattr("dblocks.processes.rank", lambda rank=rank: rank)
+        found.append(dropped(trainer(tmp_path, "end_to_end", {"network": {"dropout": 0.5}}), [0])[0])
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(found, 2))
 
 
 def test_without_a_moving_average_the_final_weights_are_the_networks(trainer, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from dblocks.budget import total_steps
 from dblocks.methods.contrastive_forward_forward import supervised_contrastive_loss
 from dblocks.training import Trainer
 
@@ -141,6 +142,17 @@ def test_layer_steps_leave_the_probe_and_probe_steps_leave_the_encoder(built, ti
         else:
             assert moved == probe
     assert made.layer_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("epochs", "probe_epochs", "layer_steps", "probe_steps"), [(2, 3, 178, 267), (1, 0.001, 89, 1)]
+)
+def test_the_probe_has_epochs_of_its_own_after_the_layers(method, epochs, probe_epochs, layer_steps, probe_steps):
+    """An epoch of digits is 1437 // 16 = 89 steps."""
+    made = method(training={"epochs": epochs}, method={"probe_epochs": probe_epochs})
+    assert total_steps(made.spec) == layer_steps + probe_steps
+    around = (0, layer_steps - 1, layer_steps, layer_steps + probe_steps - 1)
+    assert [made.draw(step).part for step in around] == ["layers", "layers", "probe", "probe"]
 
 
 def test_probe_loss_is_cross_entropy_on_mean_features_without_dropout(method):

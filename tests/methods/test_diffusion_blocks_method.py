@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dblocks import seeds
 from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.training import Trainer
 
@@ -107,6 +108,20 @@ def test_the_training_step_is_the_papers_algorithm(built, tiny_spec):
         masses = [method.model.noise.mass_below(sigma) for sigma in (low, high, *result.sigma.tolist())]
         shares.append([round((mass - masses[0]) / (masses[1] - masses[0]), 4) for mass in masses[2:]])
     assert len({share for step_shares in shares for share in step_shares}) > 6 * 16 - 5
+
+
+def test_the_noise_of_a_step_is_drawn_in_float64_from_its_seed(built, tiny_spec):
+    method = built(tiny_spec("diffusion_blocks", {"method": {"overlap": 0.1}}))
+    noise = method.model.noise
+    for step in (0, 4, 5):
+        draws = seeds.generator("cpu", 0, "noise", step)
+        uniform = torch.rand(16, generator=draws, dtype=torch.float64).tolist()
+        epsilon = torch.randn(16, 16, generator=draws)
+        ends = method.model.partition.training_interval(block_of_step("iid", 0, step, 3))
+        low, high = (noise.mass_below(sigma) for sigma in ends)
+        _, _, sigma, found = method.draw(step).tensors
+        assert sigma.tolist() == pytest.approx([noise.quantile(low + u * (high - low)) for u in uniform], rel=1e-6)
+        assert torch.equal(found, epsilon)
 
 
 def test_training_and_prediction_are_functions_of_seed_and_step(built, tiny_spec):

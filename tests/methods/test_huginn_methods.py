@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from dblocks import seeds
 from dblocks.build import build
 from dblocks.data.prepared import PreparedData
 from dblocks.needs import Needs
@@ -111,6 +112,51 @@ def test_inference_runs_as_many_iterations_as_it_says_and_reads_the_prompt_once(
             trained.predictors()[prefix].go_on(prompts, 4, generator())
         finishes = 4 if method is RECURRENT else 4 * iterations  # a denoiser's every step reads out
         assert runs == {"read": 4, "iterate": 4 * iterations, "finish": finishes}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix, iterations", [("", 5), ("greedy_", 5), ("iterations_1_", 1), ("iterations_3_", 3)])
+def test_the_baseline_writes_and_judges_with_the_iterations_its_predictor_is_named_for(made, runs, prefix, iterations):
+    for cache in (True, False):
+        trained, task = made(RECURRENT, {"task": {"cache": cache}})
+        predictor = trained.predictors()[prefix]
+        runs.clear()
+        predictor.go_on(task.prompts()[0], 4, generator())
+        assert runs["iterate"] == 4 * iterations
+    runs.clear()
+    predictor.nll(task.evaluation_windows(), generator())
+    assert runs == {"read": 1, "iterate": iterations, "finish": 1}
+
+
+@torch.no_grad()
+def test_the_baseline_samples_from_the_nucleus_of_the_spec(made):
+    """The smallest one is the likeliest token, the largest one all of them."""
+    texts = {}
+    for top_p in (1e-12, 1.0):
+        trained, task = made(RECURRENT, {"task": {"top_p": top_p}})
+        prompts, _ = task.prompts()
+        texts[top_p] = trained.predictors()[""].go_on(prompts, 6, generator())
+    assert torch.equal(texts[1e-12], trained.predictors()["greedy_"].go_on(prompts, 6, generator()))
+    assert not torch.equal(texts[1e-12], texts[1.0])
+
+
+@pytest.mark.parametrize("backpropagated", [1, 3])
+def test_the_baselines_step_is_its_depth_from_its_state_with_gradients_through_the_last_iterations(
+    made, backpropagated
+):
+    from dblocks.methods.recurrent_depth import depth_of_step
+
+    trained, task = made(RECURRENT, {"method": {"backpropagated": backpropagated, "log_deviation": 0.2}})
+    step = next(step for step in range(20) if depth_of_step(trained.spec.method, 5, 0, step) > 4)
+    batch, network, found = task.batch(step), trained.network, []
+    state = network.start(batch.inputs.shape, seeds.generator("cpu", 0, "state", step))
+    logits = network(batch.inputs, state, depth_of_step(trained.spec.method, 5, 0, step), backpropagated)
+    for loss in (F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()), trained.training_step(step).loss):
+        network.zero_grad(set_to_none=True)
+        loss.backward()
+        found.append((loss.detach(), network.adapter.weight.grad.clone()))
+    for written, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, written)
 
 
 def test_a_training_step_takes_the_depth_of_its_step(made, runs):

@@ -1,8 +1,11 @@
 """Masked diffusion trained end to end and in blocks."""
 
+import math
+
 import pytest
 import torch
 
+from dblocks import seeds
 from dblocks.build import build
 from dblocks.masking import bound, mask_at
 from dblocks.metrics.bits_per_character import bits_per_character
@@ -46,6 +49,21 @@ def test_the_loss_is_the_blocks_part_of_the_bound_in_nats_per_character(method, 
         totals.append(bound(logits, tokens, noisy == MASK, t, "linear").mean() * (high - low) / 16)
     totals = torch.stack(totals)
     assert abs(totals.mean() - result.loss.item()) < 4 * totals.std()
+
+
+def test_a_step_under_the_cosine_schedule_is_drawn_and_scored_as_written_out(method):
+    """A fresh network is uniform over the 27 characters, so the loss has a closed form."""
+    model = method("end_to_end", {"task": {"schedule": "cosine"}})
+    drawn, tokens = model.draw(5), model.task.batch(5)
+    draws = seeds.generator("cpu", 0, "noise", 5)
+    t = (torch.arange(8) + 1 - torch.rand(1, generator=draws, dtype=torch.float64)) / 8
+    uniform = torch.rand(8, 16, generator=draws, dtype=torch.float64)
+    masked = uniform < (math.pi / 2 * (1 - t)).cos()[:, None]
+    for found, expected in zip(drawn.tensors, (tokens, tokens.masked_fill(masked, MASK), t), strict=True):
+        assert torch.equal(found, expected)
+    weight = math.pi / 2 * (math.pi / 2 * (1 - t)).tan()
+    expected = (weight * masked.sum(dim=1)).mean() * math.log(27) / 16
+    assert model.loss(drawn).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_end_to_end_is_one_block_of_all_layers_over_all_times(method):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dblocks import seeds
 from dblocks.networks.noprop_cnn import KeptFeatures
 from dblocks.noprop import cosine_alpha_bar, posterior
 from dblocks.training import Trainer
@@ -162,8 +163,6 @@ def test_the_loss_of_dt_is_algorithm_1_written_out(made):
     t = result.block + 1
     bars = cosine_alpha_bar(4, 1e-3, 0.999)
     u = method.network.embedding.table[batch.targets]
-    from dblocks import seeds
-
     draws = seeds.generator("cpu", 0, "noise", step)
     eps, last_eps = (torch.randn(u.shape, generator=draws) for _ in range(2))
     z = math.sqrt(bars[t - 1]) * u + math.sqrt(1 - bars[t - 1]) * eps
@@ -209,6 +208,39 @@ def test_ct_weighs_the_error_by_the_slope_of_the_snr(made):
     assert losses[1] > losses[0]
 
 
+def test_the_loss_of_ct_is_equation_11_written_out(made):
+    fields = {"eta": 0.7, "time_scale": 3.0, "gamma_start": -1.0, "gamma_end": 2.0}
+    method = made("noprop_ct", fields, network={"dropout": 0.0})
+    method.network.eval()
+    batch, draws, table = method.task.batch(2), seeds.generator("cpu", 0, "noise", 2), method.network.embedding.table
+    u, t = table[batch.targets], torch.rand(16, generator=draws)
+    eps, last_eps = (torch.randn(u.shape, generator=draws) for _ in range(2))
+    gamma, slope = method.network.schedule(t)
+    bar = (1 / (1 + gamma.exp()))[:, None]
+    copy = method.network.blocks[0]
+    clean = copy(copy.image(batch.inputs), bar.sqrt() * u + (1 - bar).sqrt() * eps, 3 * t).softmax(1) @ table
+    first, last = 1 / (1 + math.exp(2)), 1 / (1 + math.exp(-1))
+    z_last = math.sqrt(last) * u + math.sqrt(1 - last) * last_eps
+    entropy = F.cross_entropy(method.network.classifier(z_last), batch.targets, reduction="none")
+    kl = 0.5 * (first * (u**2).sum(1) + 6 * (-first - math.log(1 - first)))
+    error = 0.7 / 2 * -slope * (-gamma).exp() * ((clean - u) ** 2).sum(1)
+    assert torch.allclose(method.training_step(2).loss, (entropy + kl + error).mean(), rtol=1e-4)
+
+
+def test_ct_predicts_by_its_posterior_at_equal_steps_of_time(made):
+    method = made("noprop_ct", {"steps": 4, "time_scale": 3.0})
+    method.network.eval()
+    images, draws, copy = method.task.batch(0).inputs, noise(3), method.network.blocks[0]
+    bars = method.network.schedule.alpha_bar(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])).tolist()
+    z = torch.randn(16, 6, generator=draws)
+    for i in range(4):
+        step = posterior(bars[i], bars[i + 1])
+        clean = copy(copy.image(images), z, torch.full((16,), 3 * i / 4)).softmax(1) @ method.network.embedding.table
+        z = step.a * clean + step.b * z + math.sqrt(step.c) * torch.randn(16, 6, generator=draws)
+    expected = method.network.classifier(z)
+    assert torch.allclose(method.predictors()[""].scores(images, noise(3)), expected, atol=1e-4)
+
+
 def test_ct_with_perfect_predictions_ends_at_the_embedding(made):
     method = made("noprop_ct", {"steps": 50})
     method.network.eval()
@@ -247,14 +279,49 @@ def test_the_loss_of_fm_is_the_squared_error_of_the_velocity(made):
     method = made("noprop_fm", network={"embedding": "one_hot", "dropout": 0.0})
     method.network.eval()
     batch = method.task.batch(4)
-    from dblocks import seeds
-
     draws, u = seeds.generator("cpu", 0, "noise", 4), torch.eye(10)[batch.targets]
     t = torch.rand(16, generator=draws)
     start = torch.randn(u.shape, generator=draws)
     z, copy = t[:, None] * u + (1 - t[:, None]) * start, method.network.blocks[0]
     velocity = copy(copy.image(batch.inputs), z, t)  # one-hot: logits times the identity
     assert torch.allclose(method.training_step(4).loss, ((velocity - (u - start)) ** 2).sum(1).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("anchor", ["linear", "distance"])
+def test_the_loss_of_fm_is_written_out_with_noise_around_the_line_and_what_anchors_the_embeddings(made, anchor):
+    fields = {"sigma": 0.3, "time_scale": 3.0, "anchor": anchor}
+    method = made("noprop_fm", fields, network={"dropout": 0.0})
+    method.network.eval()
+    batch, draws, table = method.task.batch(4), seeds.generator("cpu", 0, "noise", 4), method.network.embedding.table
+    u, t = table[batch.targets], torch.rand(16, generator=draws)[:, None]
+    start, jitter = (torch.randn(u.shape, generator=draws) for _ in range(2))
+    z, copy = t * u + (1 - t) * start + 0.3 * jitter, method.network.blocks[0]
+    velocity = copy(copy.image(batch.inputs), z, 3 * t[:, 0]) @ table
+    end = z + (1 - t) * velocity
+    distances = (end[:, None] - table).square().sum(-1)
+    scores = method.network.classifier(end) if anchor == "linear" else -distances
+    expected = ((velocity - (u - start)) ** 2).sum(1).mean() + F.cross_entropy(scores, batch.targets)
+    assert torch.allclose(method.training_step(4).loss, expected, rtol=1e-4)
+
+
+def test_fm_predicts_by_euler_at_equal_steps_of_time(made):
+    method = made("noprop_fm", {"steps": 4, "time_scale": 3.0})
+    method.network.eval()
+    images, copy, table = method.task.batch(0).inputs, method.network.blocks[0], method.network.embedding.table
+    z = torch.randn(16, 6, generator=noise(3))
+    for i in range(4):
+        z = z + copy(copy.image(images), z, torch.full((16,), 3 * i / 4)) @ table / 4
+    expected = -(z[:, None] - table).square().sum(-1)
+    assert torch.allclose(method.predictors()[""].scores(images, noise(3)), expected, atol=1e-4)
+
+
+def test_fm_of_a_velocity_that_is_the_time_itself_arrives_at_the_sum_of_its_times(made):
+    """Steps start at 0, 1/5, …, 4/5 and last 1/5 each, so every coordinate gains 2/5."""
+    method = made("noprop_fm", {"steps": 5})
+    start = torch.randn(16, 6, generator=noise(5))
+    method._velocity = lambda images, z, t: t[:, None].expand_as(z)
+    expected = -method.network.embedding.distances(start + 2 / 5)
+    assert torch.allclose(method._sample(method.task.batch(0).inputs, noise(5)), expected, atol=1e-5)
 
 
 def test_fm_follows_the_velocity_to_the_nearest_embedding(made):

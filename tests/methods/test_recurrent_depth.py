@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import pytest
@@ -28,3 +29,13 @@ def test_depth_is_a_function_of_seed_and_step():
     first = depths(0)
     torch.manual_seed(2)
     assert depths(0) == first != depths(1)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("mean", [4, 9])
+def test_depth_less_one_is_poisson_of_a_log_normal_of_the_given_mean_and_deviation(mean, s):
+    """Its variance is that of the Poisson and of its rate: r̄ + r̄²·(exp(s²) − 1)."""
+    depths = [depth_of_step(RecurrentDepthSpec(log_deviation=s), mean, 1, step) for step in range(4000)]
+    variance = mean + mean**2 * math.expm1(s**2)
+    assert statistics.fmean(depths) == pytest.approx(mean + 1, abs=5 * math.sqrt(variance / 4000))
+    assert statistics.variance(depths) == pytest.approx(variance, rel=0.25)

@@ -16,10 +16,13 @@ from dblocks.spec import DiffusionBlocksSpec, DiTSpec
 SHAPE = (3, 8, 8)
 
 
-def denoiser(embedders: str = "shared", layers: int = 6, blocks: int = 3, **network) -> DiTDenoiser:
+def denoiser(
+    embedders: str = "shared", layers: int = 6, blocks: int = 3, c_noise_scale: float = 1.0, **network
+) -> DiTDenoiser:
     """A DiT of width 16 for images of 8×8."""
     frozen = {} if embedders == "shared" else {"target_table": "frozen"}
-    method = DiffusionBlocksSpec(num_blocks=blocks, embedders=embedders, weighting="paper", **frozen)
+    scale = {"c_noise_scale": c_noise_scale}
+    method = DiffusionBlocksSpec(num_blocks=blocks, embedders=embedders, weighting="paper", **frozen, **scale)
     spec = DiTSpec(layers=layers, width=16, heads=2, patch_size=4, **network)
     torch.manual_seed(0)
     return DiTDenoiser(spec, method, partition_of(method, layers), SHAPE, 10)
@@ -69,6 +72,15 @@ def test_label_noise_level_and_place_count(awaken):
     swapped = torch.cat([z[..., 4:], z[..., :4]], dim=-1)
     moved = network.denoise(0, swapped, sigma, labels)
     assert not torch.allclose(torch.cat([moved[..., 4:], moved[..., :4]], dim=-1), found, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_condition_is_the_labels_row_and_sinusoids_of_c_noise_times_the_scale(awaken):
+    embedders = awaken(denoiser(c_noise_scale=30.0)).embedders[0]
+    c_noise, labels = torch.tensor([-1.5, 0.2, 1.0]), torch.tensor([3, 0, 10])
+    angles = 30 * c_noise[:, None] * 10_000 ** (-torch.arange(128) / 128)
+    expected = embedders.noise.mlp(torch.cat([angles.cos(), angles.sin()], dim=1)) + embedders.labels.weight[labels]
+    assert torch.allclose(embedders.condition(c_noise, labels), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("embedders", "shared"), [("shared", {"embedders.0", "heads.0"}), ("own", set())])

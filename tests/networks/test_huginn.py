@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dblocks.diffusion_blocks import DiffusionBlocks
-from dblocks.networks.huginn import CachedContext, Context, Huginn, HuginnDenoiser, HuginnReader
+from dblocks.networks.huginn import CachedContext, Context, Huginn, HuginnDenoiser, HuginnReader, level_of
+from dblocks.noise import Preconditioning
 from dblocks.partition import partition_of
 from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, SamplingSpec
 
@@ -29,9 +30,17 @@ def network() -> Huginn:
 
 
 @pytest.fixture
-def denoiser(awaken) -> HuginnDenoiser:
-    spec = method()
-    return awaken(HuginnDenoiser(SPEC, spec, partition_of(spec, SPEC.layers), VOCABULARY)).eval()
+def denoiser_of(awaken):
+    def make(**fields) -> HuginnDenoiser:
+        spec = method(**fields)
+        return awaken(HuginnDenoiser(SPEC, spec, partition_of(spec, SPEC.layers), VOCABULARY)).eval()
+
+    return make
+
+
+@pytest.fixture
+def denoiser(denoiser_of) -> HuginnDenoiser:
+    return denoiser_of()
 
 
 def state_of(network: Huginn, shape=TOKENS.shape, seed: int = 0) -> torch.Tensor:
@@ -41,6 +50,10 @@ def state_of(network: Huginn, shape=TOKENS.shape, seed: int = 0) -> torch.Tensor
 def loss(network: Huginn, state: torch.Tensor, iterations: int, backpropagated: int | None) -> torch.Tensor:
     logits = network(TOKENS[:, :-1], state, iterations, backpropagated)
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), TOKENS[:, 1:].flatten())
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 def gradients(network: Huginn) -> dict[str, torch.Tensor]:
@@ -211,3 +224,76 @@ def test_target_head_and_embedding_are_one_table(denoiser):
     assert sum(p.shape == denoiser.embedding.weight.shape for p in denoiser.parameters()) == 1
     y = denoiser.target(TOKENS.flatten())
     torch.testing.assert_close(y.norm(dim=-1), torch.ones(10))
+
+
+def levels(seed: int = 0) -> torch.Tensor:
+    """A noise level [10] of its own for each of two times five tokens."""
+    return torch.rand(10, generator=torch.Generator().manual_seed(seed)) * 2 + 0.1
+
+
+def test_sigma_data_is_one_half_or_the_rms_of_the_targets(denoiser_of):
+    assert denoiser_of().precondition == Preconditioning(0.5)
+    network = denoiser_of(noise={"sigma_data": "embedding_rms"})
+    rms = network.target(torch.arange(VOCABULARY)).square().mean().sqrt().item()
+    assert network.precondition.sigma_data == pytest.approx(rms, rel=1e-6) == 0.25
+
+
+@pytest.mark.parametrize("wrap", ["edm", "none"])
+@pytest.mark.parametrize(("sigma_data", "variance"), [("paper", 1 / 4), ("embedding_rms", 1 / 16)])
+@torch.no_grad()
+def test_a_pass_is_edms_denoiser_written_out(denoiser_of, wrap, sigma_data, variance):
+    noise = {"sigma_data": sigma_data}
+    network = denoiser_of(noise=noise, c_noise_scale=30.0, head_preconditioning=wrap, sigma_per="token")
+    z, s, context = normal(2, 5, 16), levels().view(2, 5, 1), Context(network, TOKENS)
+    angles = 30 * s.log() / 4 * 10_000 ** (-torch.arange(128) / 128)
+    condition = network.noise.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+    scaled = z / (s**2 + variance).sqrt()
+    state = network.iterate(scaled, context.e, context.rotation, condition)
+    hidden = network.finish(state, context.rotation, condition)
+    if wrap == "edm":
+        hidden = variance / (s**2 + variance) * z + s * (variance / (s**2 + variance)).sqrt() * hidden
+    expected = network.norm(hidden) @ network.embedding.weight.T
+    found = context.denoise(z.flatten(0, 1), levels()).view(2, 5, -1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_levels_condition_token_by_token_or_are_the_first_ones_of_their_sequences(denoiser_of):
+    sigma = levels().view(2, 5)
+    assert torch.equal(level_of(denoiser_of(sigma_per="token"), sigma), sigma)
+    assert torch.equal(level_of(denoiser_of(sigma_per="sequence"), sigma), sigma[:, :1])
+
+
+@torch.no_grad()
+def test_a_level_of_its_own_reaches_a_token_and_those_that_read_it(denoiser_of):
+    network, z = denoiser_of(sigma_per="token"), normal(10, 16)
+    sigma, other = levels(), levels().view(2, 5).clone()
+    other[:, 3] = 4.0
+    one, two = (Context(network, TOKENS).denoise(z, s.flatten()).view(2, 5, -1) for s in (sigma, other))
+    assert torch.equal(one[:, :3], two[:, :3])
+    assert not torch.allclose(one[:, 3], two[:, 3]) and not torch.allclose(one[:, 4], two[:, 4])
+
+
+@torch.no_grad()
+def test_what_is_kept_is_conditioned_by_each_tokens_own_level_too(denoiser_of):
+    network, z, sigma = denoiser_of(sigma_per="token"), normal(2, 5, 16), levels().view(2, 5)
+    whole = Context(network, TOKENS).denoise(z.flatten(0, 1), sigma.flatten()).view(2, 5, -1)
+    cached = CachedContext(network, 5, 1)
+    for start, stop in ((0, 3), (3, 5)):
+        part = cached.read(TOKENS[:, start:stop])
+        found = part.denoise(z[:, start:stop].flatten(0, 1), sigma[:, start:stop].flatten())
+        torch.testing.assert_close(found.view(2, stop - start, -1), whole[:, start:stop], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("table", ["trained", "frozen"])
+def test_the_table_learns_with_everything_else_or_is_frozen(denoiser_of, table):
+    network = denoiser_of(target_table=table)
+    model = DiffusionBlocks(network, network.method)
+    model.training_loss(0, Context(network, TOKENS), TOKENS.flatten(), levels(), normal(10, 16)).backward()
+    still = {name for name, p in network.named_parameters() if p.grad is None}
+    assert still == (set() if table == "trained" else {"embedding.weight"})
+
+
+def test_rotary_positions_have_the_base_of_the_spec():
+    network = Huginn(SPEC.model_copy(update={"rotary_base": 100.0}), VOCABULARY)
+    expected = torch.tensor([1.0, 100 ** -(2 / 8), 100 ** -(4 / 8), 100 ** -(6 / 8)])
+    assert torch.allclose(network.rotary.rates, expected)

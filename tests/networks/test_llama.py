@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.metrics.torchvision_import import ensure_torchvision
 from dblocks.networks.llama import CachedPrefix, Llama, LlamaDenoiser, Prefix
+from dblocks.noise import Preconditioning
 from dblocks.partition import partition_of
 from dblocks.spec import DiffusionBlocksSpec, LlamaSpec
 
@@ -169,3 +171,74 @@ def test_a_token_is_denoised_as_one_sample_with_a_noise_level_of_its_own(denoise
     assert flat.shape == (2 * LENGTH, VOCABULARY)
     y = network.target(tokens.flatten())
     assert torch.allclose(y.norm(dim=-1), torch.ones(2 * LENGTH))
+
+
+RMS = {"noise": {"sigma_data": "embedding_rms"}}
+
+
+def test_sigma_data_is_one_half_or_the_rms_of_the_targets(denoiser):
+    assert denoiser().precondition == Preconditioning(0.5)
+    network = denoiser(**RMS)
+    rms = network.target(torch.arange(VOCABULARY)).square().mean().sqrt().item()
+    assert network.precondition.sigma_data == pytest.approx(rms, rel=1e-6) == 0.25
+
+
+@pytest.mark.parametrize(("method", "variance"), [({}, 1 / 4), (RMS, 1 / 16)], ids=["paper", "embedding_rms"])
+@torch.no_grad()
+def test_sigma_data_scales_what_a_block_reads_and_what_its_loss_weighs(method, variance):
+    """Fresh layers are the identity, so the noisy half comes out as it went in."""
+    chosen = DiffusionBlocksSpec(num_blocks=2, sigma_per="token", weighting="paper", **method)
+    network = LlamaDenoiser(tiny(attention="masked"), chosen, partition_of(chosen, 4), VOCABULARY)
+    z, sigma, tokens = inputs()
+    noisy, _ = network.halves(0, z, sigma, tokens, network.condition(0, sigma))
+    assert torch.allclose(noisy, z / (sigma**2 + variance).sqrt()[..., None], atol=1e-6)
+    flat = (sigma.flatten(), z.flatten(0, 1))
+    y = network.target(tokens.flatten()) + flat[0][:, None] * flat[1]
+    each = network.loss(network.denoise(0, y, flat[0], tokens), tokens.flatten())
+    weight = 1 / flat[0] ** 2 + 1 / variance
+    found = DiffusionBlocks(network, chosen).training_loss(0, tokens, tokens.flatten(), *flat)
+    assert torch.allclose(found, (weight * each).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", ["edm", "none"])
+@torch.no_grad()
+def test_the_head_reads_hidden_states_in_edms_wrap_or_as_they_are(denoiser, wrap):
+    network = denoiser(head_preconditioning=wrap, **RMS)
+    z, sigma, _ = inputs()
+    hidden, condition, s = inputs(1)[0], network.condition(1, sigma), sigma[..., None]
+    wrapped = z / 16 / (s**2 + 1 / 16) + s / 4 / (s**2 + 1 / 16).sqrt() * hidden
+    expected = network.heads[0](wrapped if wrap == "edm" else hidden, condition)
+    assert torch.allclose(network.head(1, z, sigma, hidden, condition), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("embedders", ["shared", "own", "frozen"])
+@torch.no_grad()
+def test_a_noise_level_conditions_by_sinusoids_of_a_quarter_of_its_logarithm_times_the_scale(denoiser, embedders):
+    network, (_, sigma, _) = denoiser(embedders=embedders, c_noise_scale=30.0), inputs()
+    rates = 10_000 ** (-torch.arange(128) / 128)
+    for block in (0, 1):
+        mlp = network.embedders_of(block).noise.mlp
+        for levels, found in (
+            (sigma, network.condition(block, sigma)),
+            (torch.tensor([[network.method.noise.sigma_min]]), network.clean_condition(block)),
+        ):
+            angles = 30 * levels.log()[..., None] / 4 * rates
+            assert torch.allclose(found, mlp(torch.cat([angles.cos(), angles.sin()], dim=-1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("table", ["trained", "frozen"])
+def test_the_table_of_targets_learns_with_the_block_or_is_frozen(denoiser, table):
+    network, (z, sigma, tokens) = denoiser(target_table=table), inputs()
+    model = DiffusionBlocks(network, network.method)
+    model.training_loss(1, tokens, tokens.flatten(), sigma.flatten(), z.flatten(0, 1)).backward()
+    moved = {name for name, p in network.named_parameters() if p.grad is not None}
+    learning = ("embedders.", "heads.", "layers.2.", "layers.3.", *(["table."] if table == "trained" else []))
+    assert moved == {name for name, _ in network.named_parameters() if name.startswith(learning)}
+
+
+def test_rotary_positions_have_the_base_of_the_spec():
+    chosen = DiffusionBlocksSpec(num_blocks=2, sigma_per="token")
+    spec = tiny(rotary_base=100.0)
+    expected = torch.tensor([1.0, 100 ** -(2 / 8), 100 ** -(4 / 8), 100 ** -(6 / 8)])
+    for network in (Llama(spec, VOCABULARY), LlamaDenoiser(spec, chosen, partition_of(chosen, 4), VOCABULARY)):
+        assert torch.allclose(network.rotary.rates, expected)

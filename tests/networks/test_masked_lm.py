@@ -55,6 +55,20 @@ def test_the_time_and_every_character_matter_to_every_position(awaken):
     assert ((model.denoise(0, changed, t) - before).abs().amax(dim=-1) > 0).all()
 
 
+@torch.no_grad()
+def test_the_time_conditions_by_sinusoids_of_t_times_the_scale_of_the_spec():
+    spec, t = SPEC.model_copy(update={"time_scale": 30.0}), torch.tensor([0.0, 0.3, 1.0])
+    embed = MaskedLM(spec, mask_partition("linear", (3,)), 27).embedders[0].time
+    angles = 30 * t[:, None] * 10_000 ** (-torch.arange(128) / 128)
+    assert torch.allclose(embed(t), embed.mlp(torch.cat([angles.cos(), angles.sin()], dim=1)), atol=1e-4)
+
+
+def test_rotary_positions_have_the_base_of_the_spec():
+    spec = SPEC.model_copy(update={"rotary_base": 100.0})
+    rates = MaskedLM(spec, mask_partition("linear", (3,)), 27).rotary.rates
+    assert torch.allclose(rates, torch.tensor([1.0, 100 ** -(2 / 8), 100 ** -(4 / 8), 100 ** -(6 / 8)]))
+
+
 @pytest.mark.parametrize(("embedders", "copies", "heads"), [("shared", 1, 1), ("own", 3, 3), ("frozen", 1, 3)])
 def test_embedders_are_shared_own_or_frozen(embedders, copies, heads):
     model = network((1, 1, 1), embedders=embedders)

@@ -64,7 +64,9 @@ def test_every_table_row_and_number_is_there_and_leads_to_its_run(page, plans):
                 path = Path(cell.records[0])
                 run, measured = path.parent.parent.name, path.relative_to(REFERENCE / "smoke")
                 address = measured if cell.measurement else f"#{run}"
-                assert f'<a href="{address}">{cell.text()}</a>' in page.text
+                value, _, rest = cell.text().partition(" (")
+                shown = f'<a href="{address}">{value}</a>' + (f" <small>({rest}</small>" if rest else "")
+                assert f'<td class="value">{shown}</td>' in page.text
         for verdict in verdicts:
             assert escaped(verdict.claim.statement) in page.text and escaped(verdict.detail) in page.text
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dblocks.build import build
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData, write_manifest
 from dblocks.errors import UserError
@@ -82,6 +83,12 @@ def test_sigma_data_of_embeddings_is_refused(name):
         spec_of(method={"noise": {"sigma_data": name}})
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_sampler_has_the_guidance_of_the_spec(digits, scale):
+    method, _ = build(spec_of(generation={"guidance": scale}), digits, CPU)
+    assert method.model.guidance == scale
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("images"))
@@ -126,8 +133,6 @@ def test_colour_images_go_the_same_way(tmp_path):
     np.save(tmp_path / "validation.npy", np.arange(6))
     write_manifest(tmp_path, "cifar10", "cifar10-1", "random")
     spec = spec_of(data={"name": "cifar10"}, augment={"flip": 0.5}, training={"batch_size": 8})
-    from dblocks.build import build
-
     method, task = build(spec, PreparedData(tmp_path), CPU)
     assert task.batch(0).targets.shape == (8, 3, 32, 32)
     assert torch.isfinite(method.training_step(0).loss)

@@ -1,5 +1,7 @@
 """The masked text task: windows of training and evaluation, metrics, samples."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,63 @@ def test_metrics_carry_bits_with_error_and_windows_and_the_texts_own_entropies(t
     assert metrics["unigram_entropy"].samples == len(text) // 16
     assert metrics["unigram_entropy"].value == pytest.approx(unigram_entropy(text, 27))
     assert metrics["bigram_entropy"].value == pytest.approx(bigram_entropy(text, 27))
+
+
+def test_each_window_is_evaluated_once_in_each_of_as_many_equal_parts_of_root_t_as_the_spec_says(task):
+    seen = []
+
+    def denoise(block, tokens, t):
+        seen.append(t)
+        return torch.zeros(*tokens.shape, 27)
+
+    over = {"task": {"evaluation_times": 20}, "data": {"max_evaluation_samples": 30}}
+    task(over).evaluate({"": MaskedPredictor(denoise, mask_partition("linear", (1,)))})
+    assert torch.histc(torch.cat(seen).sqrt(), 20, 0, 1).tolist() == [30.0] * 20
+
+
+def test_the_parts_of_two_blocks_are_half_of_what_each_of_them_would_score_alone(task):
+    """The more masked block knows nothing, the other one the characters' frequencies."""
+    made = task({"data": {"max_evaluation_samples": 2000}})
+    codes = made.evaluation_windows().flatten()
+    counts = torch.bincount(codes, minlength=27) + 1e-6
+    partition = mask_partition("linear", (1, 1))
+
+    def denoise(block, tokens, t):
+        assert ((t >= 0.5) == (block == 0)).all()
+        return (torch.zeros(27) if block == 0 else counts.log()).expand(*tokens.shape, -1)
+
+    metrics = {m.name: m for m in made.evaluate({"": MaskedPredictor(denoise, partition)})}
+    first, second = metrics["bpc_of_block_1"], metrics["bpc_of_block_2"]
+    assert first.value == pytest.approx(math.log2(27) / 2, abs=0.05)
+    assert second.value == pytest.approx(unigram_entropy(codes.numpy(), 27) / 2, abs=0.1)
+    assert first.value + second.value == pytest.approx(metrics["bpc"].value)
+    assert (first.samples, first.unit, "bpc_of_block_3" in metrics) == (2000, "bits/char", False)
+
+
+def test_one_block_has_no_part_of_its_own(task):
+    names = [m.name for m in task().evaluate({"": uniform(1)})]
+    assert names == ["bpc", "unigram_entropy", "bigram_entropy"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "schedule", "time"),
+    [
+        ("cosine", "linear", lambda i: math.cos(math.pi / 2 * i / 5)),
+        ("cosine", "cosine", lambda i: math.cos(math.pi / 2 * i / 5)),
+        ("equal_mass", "linear", lambda i: 1 - i / 5),
+        ("equal_mass", "cosine", lambda i: 1 - 2 / math.pi * math.acos(1 - i / 5)),
+    ],
+)
+def test_texts_are_sampled_at_the_times_of_the_grid_and_the_schedule_in_the_spec(task, tmp_path, grid, schedule, time):
+    seen = []
+
+    def denoise(block, tokens, t):
+        seen.append(t[0].item())
+        return torch.zeros(*tokens.shape, 27)
+
+    made = task({"task": {"sampling_grid": grid, "schedule": schedule, "sampling_steps": 5}})
+    made.write_samples({"": MaskedPredictor(denoise, mask_partition(schedule, (1,)))}, tmp_path)
+    assert seen == pytest.approx([time(i) for i in range(5)])
 
 
 def test_sampled_texts_are_lines_of_letters_and_spaces(task, tmp_path):
