@@ -13,6 +13,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from dblocks.errors import UserError, of_system
 from dblocks.identity import data_key
+from dblocks.plan_files import write_plan
 from dblocks.planning import make_plan
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dblocks.config import CONFIG_DIR, resolve
+from dblocks.data.fingerprints import characters_in
 from dblocks.data.registry import character_splits, dataset
-from dblocks.data.sources import characters_in
 from dblocks.errors import UserError
 from dblocks.spec import AutoregressiveTextSpec, ContrastiveForwardForwardSpec, MaskedTextSpec, RunSpec
 

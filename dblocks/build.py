@@ -30,7 +30,8 @@ from dblocks.methods.token_denoising import TokenDenoising
 from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Autoencoder
 from dblocks.networks.dit import DiTDenoiser
-from dblocks.networks.huginn import Huginn, HuginnDenoiser
+from dblocks.networks.huginn import Huginn
+from dblocks.networks.huginn_denoiser import HuginnDenoiser
 from dblocks.networks.layers import layers_of
 from dblocks.networks.llama import Llama, LlamaDenoiser
 from dblocks.networks.masked_lm import MaskedLM

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dblocks.data.fingerprints import fingerprint
 from dblocks.data.registry import is_spaced
-from dblocks.data.sources import fingerprint
 from dblocks.spec import (
     IDENTITY_SECTIONS,
     AutoregressiveTextSpec,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dblocks.claims import Claim, TablePlan
+from dblocks.claims import Claim
 from dblocks.command_line import CommandLine
-from dblocks.data.files import write_atomically
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 from dblocks.identity import data_key, training_key
-from dblocks.measure.request import MEASUREMENT, REQUEST, Request
+from dblocks.measure.request import MEASUREMENT, Request
 from dblocks.needs import TRAINED
 from dblocks.record import BLOCK, RECORD
 from dblocks.spec import AutoregressiveTextSpec, DataSpec, RunSpec
@@ -230,48 +229,3 @@ class Plan:
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
         os.environ["DBLOCKS_WANDB"] = self.command_line.wandb
-
-    def table_plan(self, name: str) -> TablePlan:
-        """Which records a table is to be built of, why others are missing, and by which definitions."""
-        table, line = self.tables[name], self.command_line
-        runs = table.runs
-        missing = {run: f"skipped: {self.skipped[run]}" for run in runs if run in self.skipped}
-        records = {run: [str(path) for path in self.records_of_row(run)] for run in runs}
-        measurements = {
-            row.measurement: str(self.measurement(row.measurement)) for row in table.rows if row.measurement
-        }
-        claims = [claim for claim in self.claims if claim.table == name]
-        return TablePlan(
-            scale=line.scale,
-            table=table,
-            claims=claims,
-            records=records,
-            missing=missing,
-            measurements=measurements,
-        )
-
-    def write(self) -> None:
-        """Write every run's spec.json and measurement's request.json where it is not there yet (its folder's name is
-        its content's hash), and every table's plan where it is another than the last one.
-
-        Raises: UserError if the results' directory cannot be written.
-        """
-        try:
-            self._write()
-        except OSError as error:
-            raise UserError(f"--config results_dir: {self.root} cannot be written ({error.strerror})") from error
-
-    def _write(self) -> None:
-        for name, request in self.measurements.items():
-            path = self.measurement(name).with_name(REQUEST)
-            if not path.exists():
-                write_atomically(path, request.model_dump_json(indent=1) + "\n")
-        for name in self.tables:
-            path, text = self.root / "plans" / f"{name}.json", self.table_plan(name).model_dump_json(indent=1) + "\n"
-            if not path.exists() or path.read_bytes() != text.encode():
-                write_atomically(path, text)
-        for run, specs in self.runs.items():
-            for spec in specs:
-                path = self.folder(run, spec.seed) / "spec.json"
-                if not path.exists():
-                    write_atomically(path, spec.model_dump_json(indent=1) + "\n")

@@ -13,6 +13,7 @@ from dblocks.config import CONFIG_DIR, load_experiments, load_scales, resolve
 from dblocks.doctor import cost
 from dblocks.errors import UserError
 from dblocks.identity import IDENTITY_SECTIONS
+from dblocks.plan_files import table_plan
 from dblocks.planning import make_plan
 from dblocks.record import Record, read_record
 from dblocks.report.build_tables import plans_from_records
@@ -134,7 +135,7 @@ def test_it_is_left_out_of_all_and_shares_no_run_with_it(tmp_path):
     assert set(plan.tables) - set(plan.in_all) == {"choices"}
     assert not {run for table in plan.in_all for run in plan.tables[table].runs} & set(TABLE.runs)
     assert cost(plan, "choices")["runs"] == f"{5 * len(TABLE.rows)}, {5 * len(TABLE.rows)} to do"
-    assert plan.table_plan("choices").claims == []
+    assert table_plan(plan, "choices").claims == []
 
 
 # --- what was measured, and what config/README.md says of it

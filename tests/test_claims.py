@@ -19,6 +19,7 @@ from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.record import Metric
+from dblocks.report.build_tables import is_trend
 from dblocks.report.readme import REFERENCE
 from dblocks.tables import Column, Substitute, load_tables
 from tests.workflow.helpers import build_of, edit, make_record
@@ -280,3 +281,58 @@ def test_another_data_set_makes_a_verdict_a_trend_also_at_the_papers_scale(tmp_p
         for seed in range(3)
     ]
     assert "| trend: holds |" in (build_of(tmp_path, records, "paper") / "table_1.md").read_text()
+
+
+def papers(row: str, **changes: object) -> Cell:
+    """A cell whose every circumstance is the paper's, but for the changes."""
+    circumstances = {"scale": "paper", "paper_dataset": "digits", "budget": 1.0, "departures": ()}
+    return replace(cell(row, {0: 60.0, 1: 61.0}), **(circumstances | changes))
+
+
+OTHERWISE = [
+    {"scale": "short"},
+    {"paper_dataset": "cifar100"},
+    {"read": COLUMN.model_copy(update={"metric": "top_5_accuracy"})},
+    {"budget": 0.998},
+    {"departures": ("training.batch_size 64 (paper: 128)",)},
+]
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize("change", OTHERWISE, ids=lambda change: next(iter(change)))
+def test_any_one_thing_that_is_not_the_papers_on_either_side_makes_a_trend(change, side):
+    cells = [papers(row, **(change if side in (row, "both") else {})) for row in ("left", "right")]
+    assert is_trend(claim([("left", "right")], at_least=0), cells)
+
+
+def test_where_all_is_the_papers_there_is_no_trend_whatever_stands_beside():
+    cells = [papers("left"), papers("right"), *(papers("beside", **change) for change in OTHERWISE)]
+    other = COLUMN.model_copy(update={"metric": "sigma_max_accuracy"})
+    cells += [papers("left", column=other, **change) for change in OTHERWISE if "read" not in change]
+    assert not is_trend(claim([("left", "right")], at_least=0), cells)
+    assert not is_trend(claim([("left", None)], at_least=0), cells)
+    assert is_trend(claim([("left", "right"), ("right", "beside")], at_least=0), cells)
+
+
+def test_what_is_measured_without_training_has_its_budget_whole():
+    cells = [papers("left", budget=None), papers("right", budget=0.9999)]
+    assert not is_trend(claim([("left", "right")], at_least=0), cells)
+
+
+def test_a_single_seed_on_another_data_set_makes_a_trend():
+    one, other = papers("left"), papers("right")
+    metrics = dict(other.metrics)
+    metrics[1] = metrics[1].model_copy(update={"dataset": "cifar100"})
+    assert is_trend(claim([("left", "right")], at_least=0), [one, replace(other, metrics=metrics)])
+
+
+def test_the_budget_alone_makes_a_trend_of_records_too(tmp_path):
+    # the schedule's shape is kept, so that no setting departs
+    cut = {"training": {"epochs": 250, "warmup_epochs": 5}}
+    records = [
+        make_record(run, "paper", seed, cut, accuracy=60.0 + seed)
+        for run in ("vit/end_to_end", "vit/diffusion_blocks")
+        for seed in range(3)
+    ]
+    text = (build_of(tmp_path, records, "paper") / "table_1.md").read_text()
+    assert "| trend: holds |" in text and "is not set as in the paper" not in text and "50 %" in text

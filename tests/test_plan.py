@@ -16,6 +16,7 @@ from benchmarks.plan_time import more_rows
 from dblocks.config import CONFIG_DIR, resolve
 from dblocks.errors import UserError
 from dblocks.identity import run_name
+from dblocks.plan_files import write_plan
 from dblocks.planning import make_plan
 from dblocks.reading import parse_yaml
 from dblocks.run import read_spec
@@ -134,7 +135,7 @@ def test_the_command_line_reaches_every_run():
 def test_a_plan_reads_each_file_of_its_configuration_once(config, tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(dblocks.reading, "parse_yaml", lambda text: texts.append(text) or parse_yaml(text))
-    make_plan({"results_dir": str(tmp_path / "out")}, config).write()
+    write_plan(make_plan({"results_dir": str(tmp_path / "out")}, config))
     assert sorted(texts) == sorted(path.read_bytes() for path in config.rglob("*.yaml"))
 
 
@@ -149,7 +150,7 @@ def test_ten_times_the_rows_are_as_many_runs_of_their_own(config):
 
 def test_specs_lie_in_the_folder_their_content_names(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path / "out"), "seeds": 2})
-    plan.write()
+    write_plan(plan)
     written = sorted((tmp_path / "out" / "smoke" / "runs").rglob("*.json"))
     assert [path.name for path in written] == ["spec.json"] * sum(map(len, plan.runs.values()))
     for path in written:
@@ -159,9 +160,9 @@ def test_specs_lie_in_the_folder_their_content_names(tmp_path):
 
 def test_a_spec_that_is_there_is_not_written_again(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path)})
-    plan.write()
+    write_plan(plan)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")}
-    plan.write()
+    write_plan(plan)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("spec.json")} == before
 
 
@@ -230,11 +231,11 @@ def test_what_editors_and_systems_leave_beside_the_configuration_is_not_read(con
 
 def test_a_tables_plan_that_is_no_text_is_written_anew(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path)})
-    plan.write()
+    write_plan(plan)
     path = tmp_path / "smoke" / "plans" / "table_1.json"
     whole = path.read_bytes()
     path.write_bytes(b"\xff\xfe" + whole)
-    plan.write()
+    write_plan(plan)
     assert path.read_bytes() == whole
 
 

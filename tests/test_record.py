@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dblocks.budget import budget_fraction
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.identity import run_name
@@ -171,3 +172,36 @@ def test_a_spec_that_is_not_its_folders_is_not_run(tmp_path, digits_folder):
 def test_a_record_that_is_nested_without_end_is_refused(path):
     path.write_text("[" * 200_000)
     assert "nested too deeply" in refusal(path)
+
+
+# --- budget
+
+EPOCH = 50_000 // 128  # steps of an epoch of CIFAR-100
+PROBE = resolve("vit/contrastive_forward_forward", "paper").method.probe_epochs
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "fraction"),
+    [
+        ("vit/end_to_end", {"training": {"max_steps": 7}}, 7 / (500 * EPOCH)),
+        ("vit/end_to_end", {"training": {"max_steps": 7, "batch_size": 64}}, 7 * 64 / (500 * EPOCH * 128)),
+        ("vit/end_to_end", {"training": {"epochs": 1000}}, 2),
+        ("vit/diffusion_blocks", {"training": {"max_steps": 7}}, 7 / (500 * EPOCH)),  # 3 · 7 of 3 · 500 epochs
+        ("vit/diffusion_blocks", {"method": {"num_blocks": 1}}, 1 / 3),
+        ("vit/contrastive_forward_forward", {"training": {"epochs": 250}}, (250 + PROBE) / (500 + PROBE)),
+        ("mdm/diffusion_blocks", {"training": {"max_steps": 7}}, 7 / (100 * 1373)),
+        ("ar_lm1b/end_to_end", {"training": {"max_steps": 7}}, 7 / (10 * 15_258)),
+    ],
+)
+def test_a_budget_is_the_share_of_the_papers_samples_whether_a_run_is_cut_short_or_goes_on(run, overrides, fraction):
+    assert budget_fraction(resolve(run, "paper", 0, overrides)) == pytest.approx(fraction, rel=1e-9)
+
+
+def test_the_record_of_a_run_cut_short_tells_the_steps_and_samples_that_it_saw(tmp_path, digits_folder):
+    small = {"training": {"max_steps": 2}, "network": {"layers": 3, "width": 16, "heads": 2}}
+    spec = resolve("vit/diffusion_blocks", "smoke", 0, small | {"compute": {"device": "cpu"}})
+    assert spec.training.batch_size == 64
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    record = read_record(execute(tmp_path / "spec.json", digits_folder))
+    assert record.steps == 3 * 2
+    assert record.budget == pytest.approx(3 * 2 * 64 / (3 * 500 * EPOCH * 128), rel=1e-9)

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from dblocks.cells import percentage
 from dblocks.config import resolve
 from dblocks.errors import UserError
+from dblocks.filled_cells import table_cells
+from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.record import Record
+from dblocks.report.readme import REFERENCE
 from dblocks.report.table_files import escape_tex
-from dblocks.tables import load_tables
+from dblocks.tables import Substitute, Table, load_tables
 from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
 
 COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"
@@ -226,3 +229,88 @@ def record_of_renamed(spec) -> Record:
 def test_a_seed_without_the_number_does_not_go_unnoticed(tmp_path):
     records = [make_record(seed=0, accuracy=90.0), make_record(seed=1, accuracy=92.0), make_record(seed=2, ce=1.0)]
     assert "91.00 ± 1.41 (n = 2 of 3)" in (build(tmp_path, records) / "table_1.md").read_text()
+
+
+# --- what stands beside what
+
+
+def with_substitute() -> Table:
+    """Table 6, which has other publications' values, with a column that a substitute may fill."""
+    table = load_tables()["table_6"]
+    substitute = Substitute(metric="accuracy_validation", label="Accuracy (validation)")
+    columns = [
+        column.model_copy(update={"substitute": substitute}) if column.metric == "accuracy" else column
+        for column in table.columns
+    ]
+    return table.model_copy(update={"columns": columns})
+
+
+@pytest.mark.parametrize(
+    ("scale", "metric", "stand"),
+    [("paper", "accuracy", True), ("paper", "accuracy_validation", False), ("smoke", "accuracy", False)],
+)
+def test_the_papers_and_others_values_stand_beside_the_same_metric_on_the_same_data_alone(scale, metric, stand):
+    records = {"noprop/ct": [("ct.json", make_record("noprop/ct", scale, **{metric: 20.0}))]}
+    cells = table_cells(with_substitute(), scale, records, {})
+    (found,) = (cell for cell in cells if (cell.row, cell.column.metric) == ("NoProp-CT", "accuracy"))
+    assert found.mean == 20.0 and found.comparable == stand
+    assert found.paper == (21.31 if stand else None)
+    values = {"noprop_onehot": 33.66, "noprop_dim20": 33.99, "noprop_prototype": 21.31}
+    assert list(found.published.values()) == (list(values.values()) if stand else [None] * 3)
+
+
+def cell_of(cells, row: str, metric: str = "accuracy"):
+    return next(cell for cell in cells if (cell.row, cell.column.metric) == (row, metric))
+
+
+def test_the_budget_of_a_cell_is_that_of_the_seed_that_was_cut_shortest():
+    records = [make_record(seed=k).model_copy(update={"budget": budget}) for k, budget in enumerate((1.0, 0.25, 0.5))]
+    found = {"vit/end_to_end": [(f"{k}.json", record) for k, record in enumerate(records)]}
+    cell = cell_of(table_cells(TABLE, "smoke", found, {}), "ViT")
+    assert cell.budget == 0.25 and not cell.whole_budget
+
+
+def test_why_a_run_is_missing_comes_before_weights_that_it_would_have_taken():
+    table = load_tables()["table_4"]
+    record = make_record("ar_lm1b/end_to_end", ce=4.0).model_copy(update={"skipped": ("llama2",)})
+    found, missing = {"ar_lm1b/end_to_end": [("a.json", record)]}, {"ar_lm1b/end_to_end": "failed: too little text"}
+    for why, expected in (({}, "skipped: llama2"), (missing, "failed: too little text")):
+        cell = cell_of(table_cells(table, "smoke", found, why), "AR, LM1B", "ppl_llama2")
+        assert cell.text() == expected and cell.records == ()
+
+
+def measured(name: str) -> Measurement:
+    """A committed measurement."""
+    (path,) = (REFERENCE / "smoke" / "measurements").glob(f"{name}-*/measurement.json")
+    return read_measurement(path)
+
+
+@pytest.mark.parametrize(("shapes", "paper"), [("paper", 3.0), ("smoke", None)])
+def test_the_papers_value_stands_beside_a_measurement_at_the_papers_shapes_alone(shapes, paper):
+    """Whatever the scale of the plan, and nowhere where nothing was measured."""
+    made = measured("memory_vit")
+    assert made.request.spec.scale == "paper"
+    spec = made.request.spec.model_copy(update={"scale": shapes})
+    made = made.model_copy(update={"request": made.request.model_copy(update={"spec": spec})})
+    table = load_tables()["headline"]
+    for scale in ("smoke", "paper"):
+        cells = table_cells(table, scale, {}, {}, {"memory_vit": ("m.json", made)})
+        cell = cell_of(cells, "ViT, 12 layers, B = 3", "reduction")
+        assert (cell.paper, cell.scale, cell.records) == (paper, shapes, ("m.json",))
+        assert cell.mean == made.metric("alone_reduction").value
+        none = cell_of(table_cells(table, scale, {}, {}), "ViT, 12 layers, B = 3", "reduction")
+        assert (none.paper, none.scale, none.mean, none.records) == (None, scale, None, ())
+
+
+def test_each_column_tells_the_departures_of_the_run_that_it_reads():
+    table = load_tables()["headline"]
+    spec = resolve("vit/diffusion_blocks", "paper", 0, {"training": {"weight_decay": 0.5}})
+    records = {
+        "vit/end_to_end": [("a", make_record("vit/end_to_end", "paper"))],
+        "vit/diffusion_blocks": [("b", record_of(spec, {"accuracy": 50.0}))],
+    }
+    cells = table_cells(table, "paper", records, {})
+    row = "ViT, 12 layers, B = 3"
+    assert cell_of(cells, row, "baseline").departures == ()
+    assert cell_of(cells, row, "blocks").departures == ("training.weight_decay 0.5 (paper: 0.01)",)
+    assert cell_of(cells, "MDM, 12 layers, B = 3", "blocks").departures == ()  # of no record nothing departs

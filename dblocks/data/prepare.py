@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from dblocks.data.files import check_disk, expanded, whole_folder
+from dblocks.data.fingerprints import checked_title, fingerprint
 from dblocks.data.prepared import MANIFEST, write_manifest
 from dblocks.data.registry import Dataset, ImageDataset, TextDataset, dataset
-from dblocks.data.sources import Source, checked_title, find_source, fingerprint, require_source, text_files
+from dblocks.data.sources import Source, find_source, require_source, text_files
 from dblocks.errors import UserError
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dblocks.networks.huginn import Context, Huginn, HuginnDenoiser
+from dblocks.networks.huginn import Huginn
+from dblocks.networks.huginn_denoiser import Context, HuginnDenoiser
 from dblocks.partition import partition_of
 from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, RecurrentDepthSpec, RunSpec
 

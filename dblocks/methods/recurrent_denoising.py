@@ -16,7 +16,7 @@ from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.method import Drawn
 from dblocks.methods.recurrent_depth import curve_name
-from dblocks.networks.huginn import CachedContext, Context
+from dblocks.networks.huginn_denoiser import CachedContext, Context
 from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dblocks.command_line import CommandLine
 from dblocks.config import CONFIG_DIR, Experiment, load_experiments, resolve
 from dblocks.errors import UserError
+from dblocks.plan_files import write_plan
 from dblocks.planning import make_plan, parse_command_line
 from dblocks.reading import read_yaml
 from tests.bad_input.cases import COMMAND_LINES, CONFIGURATION
@@ -23,7 +24,7 @@ from tests.workflow.helpers import files_below
 def refused(config: dict, config_dir: Path = CONFIG_DIR) -> str:
     """What the plan says as it stops."""
     with pytest.raises(UserError) as error:
-        make_plan(config, config_dir).write()
+        write_plan(make_plan(config, config_dir))
     assert "\n" not in str(error.value) and len(str(error.value)) < 700
     return str(error.value)
 

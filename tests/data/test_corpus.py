@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from dblocks.data.characters import decode
+from dblocks.data.fingerprints import characters_in
 from dblocks.data.prepare import prepare
 from dblocks.data.registry import DATASETS, dataset
-from dblocks.data.sources import CORPUS, availability, characters_in, find_source
+from dblocks.data.sources import CORPUS, availability, find_source
 from dblocks.errors import UserError
 
 PACKAGED = [info for info in DATASETS.values() if getattr(info, "packaged", None)]

@@ -10,9 +10,10 @@ import formats
 import pytest
 
 from dblocks.data.files import readable
+from dblocks.data.fingerprints import fingerprint
 from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import DATASETS, dataset, download_plan
-from dblocks.data.sources import availability, fingerprint
+from dblocks.data.sources import availability
 from dblocks.errors import UserError
 
 DATA_MD = (Path(__file__).parents[2] / "DATA.md").read_text()

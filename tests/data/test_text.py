@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dblocks.data.characters import ALPHABET, DIGITS, decode, encode, encode_as_is
+from dblocks.data.fingerprints import fingerprint
 from dblocks.data.prepare import prepare
 from dblocks.data.prepared import PreparedData
 from dblocks.data.records import split_of
 from dblocks.data.registry import dataset
-from dblocks.data.sources import fingerprint
 from dblocks.errors import UserError
 
 PROSE = "The 2 Foxes — jumped 10 times;\nover\tthe lazy dog's  back.\n\n" * 20

@@ -15,6 +15,7 @@ from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.measure.measurement import read_measurement
 from dblocks.measure.request import MEASUREMENT, REQUEST, load_measurements, make_request
+from dblocks.plan_files import write_plan
 from dblocks.planning import make_plan
 from dblocks.report.build_tables import build_figure, build_table, judged_cells, tables_from_records
 from dblocks.tables import load_tables
@@ -104,7 +105,7 @@ def test_a_row_of_a_measurement_that_there_is_not_is_refused(tmp_path):
 
 def test_a_plan_has_each_measurement_once_and_its_own_files(tmp_path):
     plan = make_plan({"results_dir": str(tmp_path)})
-    plan.write()
+    write_plan(plan)
     assert set(plan.measurements) == set(load_measurements())
     for name in plan.measurements:
         request = json.loads(plan.measurement(name).with_name(REQUEST).read_text())
@@ -155,7 +156,7 @@ def test_what_is_counted_is_judged_without_seeds(measured):
     _, verdicts = judged_cells(plan_of("memory_gap", measured))
     by_claim = {verdict.claim.claim: verdict for verdict in verdicts}
     vit = by_claim["memory_falls_by_b"]
-    assert vit.outcome == "undecided" and "ViT, CIFAR-100 = 0.9146;" in vit.detail  # others are not measured here
+    assert vit.outcome == "undecided" and "ViT, CIFAR-100: 0.9146;" in vit.detail  # others are not measured here
     dit = by_claim["memory_of_dit_l_falls_by_nearly_b"]
     assert dit.outcome == "undecided"  # not measured here
     own = dit.claim.model_copy(update={"comparisons": vit.claim.comparisons[:1]})

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dblocks.config import resolve
-from dblocks.measure.compute import accountings
+from dblocks.command_line import CommandLine
+from dblocks.config import merge, resolve
+from dblocks.measure.compute import accountings, measure, per_step
 from dblocks.measure.operations import (
     Operations,
     baseline_step,
@@ -17,10 +18,12 @@ from dblocks.measure.operations import (
     expected_depth,
     mean_baseline_step,
 )
+from dblocks.measure.request import make_request
 from dblocks.methods.recurrent_depth import depth_of_step
-from dblocks.networks.huginn import Huginn, HuginnDenoiser
+from dblocks.networks.huginn import Huginn
+from dblocks.networks.huginn_denoiser import HuginnDenoiser
 from dblocks.partition import partition_of
-from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, RecurrentDepthSpec
+from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, RecurrentDepthSpec, RunSpec
 
 SPEC = HuginnSpec(prelude=1, recurrent=2, coda=1, width=64, heads=4, hidden=96, iterations=6)
 METHOD = DiffusionBlocksSpec(num_blocks=1, overlap=0.0, sigma_per="sequence")
@@ -129,3 +132,44 @@ def test_every_accounting_is_there_and_says_what_it_counts(papers):
     assert ratios["run_layers"] == pytest.approx(2.9, abs=0.05)
     assert ratios["run_whole"] == pytest.approx(2.1, abs=0.05)
     assert ratios["run_doubled"] == pytest.approx(1.24, abs=0.05)
+
+
+SMALL = {"network": {"width": 32, "hidden": 48, "heads": 2}, "training": {"batch_size": 5}}
+FEW = {"recurrent_depth": {"network": {"iterations": 3}, "method": {"backpropagated": 2}}}
+
+
+def small(variant: str, **over: dict) -> RunSpec:
+    """A run on windows of 48 tokens, 5 at a time."""
+    return resolve(f"huginn/{variant}", "smoke", 0, merge(merge(SMALL, FEW.get(variant, {})), over))
+
+
+@pytest.mark.parametrize(
+    ("variant", "doubled"), [("recurrent_depth", False), ("diffusion_blocks", False), ("diffusion_blocks", True)]
+)
+def test_a_windows_last_token_is_predicted_and_predicts_nothing(variant, doubled):
+    """So the head reads one position less than a window has, and of a clean copy none."""
+    few, many = (per_step(small(variant, task={"tokenizer": f"bpe{size}"}), doubled) for size in (600, 1000))
+    assert many.layers == pytest.approx(few.layers, rel=1e-12)
+    assert many.whole - few.whole == pytest.approx(3 * 2 * 5 * (48 - 1) * (1000 - 600) * 32, rel=1e-9)
+
+
+def test_the_layers_of_a_denoiser_see_as_many_positions_as_it_predicts_and_twice_as_many_doubled():
+    spec = small("diffusion_blocks")
+    network = on_meta(HuginnDenoiser, spec.network, spec.method, partition_of(spec.method, spec.network.layers), 512)
+    for doubled, length in ((False, 47), (True, 2 * 47)):
+        expected = closed_form(network, 5, length, 1, 0, 1)
+        assert per_step(spec, doubled).layers == pytest.approx(expected.layers, rel=1e-3)
+
+
+def test_a_ratio_is_of_stochastic_depth_over_the_denoiser_and_the_shape_is_told():
+    specs = {"spec": small("diffusion_blocks"), "baseline": small("recurrent_depth")}
+    request = make_request("compute_huginn", CommandLine()).model_copy(update=specs)
+    shape, metrics = measure(request, torch.device("cpu"))
+    assert "width 32, vocabulary 512, 47 tokens, batch 5" in shape
+    found = {metric.name: metric.value for metric in metrics}
+    names = {name.rpartition("_")[0] for name in found}
+    assert names == {"paper", *(f"{of}_{name}" for of in ("step", "run") for name in ("layers", "whole", "doubled"))}
+    for name in names:
+        assert found[f"{name}_ratio"] == found[f"{name}_baseline"] / found[f"{name}_blocks"]
+    assert found["paper_baseline"] == pytest.approx(3 * specs["baseline"].training.epochs, rel=1e-2)
+    assert found["paper_blocks"] == pytest.approx(specs["spec"].training.epochs, rel=1e-2)

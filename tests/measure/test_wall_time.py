@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -87,3 +89,65 @@ def test_seconds_ratios_and_shares_are_of_the_readings_round_by_round(monkeypatc
     assert found["step_ratio"] == pytest.approx(4 / (21 / 9))
     assert found["whole_data_share"] == pytest.approx(100 * 0.1 / 2)
     assert found["blocks_data_share"] == pytest.approx(100 * 3 * 0.2 / 8)
+
+
+def test_blocks_take_turns_in_every_round(request_, tmp_path):
+    trainer = make_trainer(request_.spec, CPU, tmp_path / "data")
+    blocks = [trainer.method.draw(step).block for step in range(18)]
+    assert [sorted(blocks[start : start + 3]) for start in range(0, 18, 3)] == [[0, 1, 2]] * 6
+
+
+def test_the_first_round_is_made_before_any_reading(request_, tmp_path):
+    for spec, steps in ((request_.baseline, 1), (request_.spec, 3)):
+        pace = Pace(make_trainer(spec, CPU, tmp_path / str(steps)), CPU)
+        assert pace.round == pace.next == steps
+
+
+def test_a_reading_is_the_mean_of_the_steps_it_holds_and_leaves_nothing_in_the_log(request_, tmp_path, monkeypatch):
+    def two_seconds_a_step(device, act):
+        act()
+        return 2.0 * act.args[0]
+
+    monkeypatch.setattr(wall_time, "seconds", two_seconds_a_step)
+    trainer = make_trainer(request_.spec, CPU, tmp_path / "data")
+    trainer.method.task.batches.together = 4
+    pace = Pace(trainer, CPU)
+    assert pace.read() == [2.0] * 3 and pace.next == 4 + 3 * 4
+    assert pace.read_batch() == 2.0
+    assert not trainer.buffer.entries
+
+
+def test_each_round_gives_its_own_readings_and_the_first_counts_nothing(request_, monkeypatch):
+    """On a clock that ticks a second a reading: the baseline's step, three blocks' steps, both kinds of batches."""
+    ticks = itertools.count()
+    monkeypatch.setattr(wall_time, "seconds", lambda device, act: float(next(ticks)))
+    times, _ = timed_steps(request_, CPU, 2)
+    assert times == {
+        "whole": [6, 12],
+        "block": [7, 8, 9, 13, 14, 15],
+        "blocks": [7 + 8 + 9, 13 + 14 + 15],
+        "whole_data": [10, 16],
+        "block_data": [11, 17],
+    }
+
+
+@pytest.mark.parametrize(("iterations", "readings"), [(12, 3), (4, 2)])
+def test_where_a_reading_holds_many_steps_there_are_fewer_but_not_too_few(request_, monkeypatch, iterations, readings):
+    monkeypatch.setattr(wall_time, "LEAST_READINGS", 2)
+    monkeypatch.setattr(wall_time, "seconds", lambda device, act: 1.0)
+    init = AugmentedImages.__init__
+
+    def four_at_once(self, *arguments):
+        init(self, *arguments)
+        self.together = 4
+
+    monkeypatch.setattr(AugmentedImages, "__init__", four_at_once)
+    times, together = timed_steps(request_, CPU, iterations)
+    assert together == 4
+    assert [len(times[name]) for name in ("whole", "block", "blocks")] == [readings, 3 * readings, readings]
+
+
+def test_the_shape_says_of_how_many_steps_a_reading_is_the_mean(request_, monkeypatch):
+    times = {name: [1.0] * 6 for name in ("whole", "block", "blocks", "whole_data", "block_data")}
+    monkeypatch.setattr(wall_time, "timed_steps", lambda *_: (times, 64))
+    assert measure(request_, CPU)[0].endswith("batch 64, 6 readings of 64 steps")

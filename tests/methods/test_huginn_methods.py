@@ -13,7 +13,7 @@ from dblocks import seeds
 from dblocks.build import build
 from dblocks.data.prepared import PreparedData
 from dblocks.needs import Needs
-from dblocks.networks.huginn import Context
+from dblocks.networks.huginn_denoiser import Context
 from dblocks.training import Trainer
 from tests.tasks.test_autoregressive_text import DB, spec_of
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dblocks.diffusion_blocks import DiffusionBlocks
-from dblocks.networks.huginn import CachedContext, Context, Huginn, HuginnDenoiser, HuginnReader, level_of
+from dblocks.networks.huginn import Huginn, HuginnReader
+from dblocks.networks.huginn_denoiser import CachedContext, Context, HuginnDenoiser, level_of
 from dblocks.noise import Preconditioning
 from dblocks.partition import partition_of
 from dblocks.spec import DiffusionBlocksSpec, HuginnSpec, SamplingSpec

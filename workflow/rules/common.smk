@@ -19,7 +19,7 @@ PLAN = or_stop(make_plan, config)
 
 ROOT = str(PLAN.root)
 
-or_stop(PLAN.write)
+or_stop(write_plan, PLAN)
 if workflow.is_main_process:
     print(PLAN.first_line(), file=sys.stderr)
 PLAN.export_environment(workflow.basedir)
