@@ -25,6 +25,7 @@ CSV_COLUMNS = (
     "split",
     "scale",
     "budget",
+    "departures",
     "record",
 )
 
@@ -44,7 +45,7 @@ class Cell:
         references: the same of the references of generated text, one a seed, where the column shows it.
         published: other publications' values by source, under the same rule as the paper's.
         marks: what the row is, by the table's marks.
-        departures: settings of its runs that are not the paper's, though their scale is.
+        departures: what of its runs or its measurement is not as configured, at scale `paper` as in the paper.
     """
 
     table: str
@@ -87,9 +88,14 @@ class Cell:
         return all((m.name, m.dataset) == (self.wanted.metric, self.paper_dataset) for m in self.metrics.values())
 
     @property
+    def read_on(self) -> set[tuple[str | None, ...]]:
+        """What was measured, on what and by what: metric, data set, split, where features come from."""
+        return {(m.name, m.dataset, m.split, m.extractor) for m in self.metrics.values()}
+
+    @property
     def whole_budget(self) -> bool:
-        """Whether no run behind it was cut short of the paper's budget."""
-        return self.budget is None or self.budget > 0.999
+        """Whether the runs behind it had the paper's budget, no less and no more."""
+        return self.budget is None or abs(self.budget - 1) < 0.001
 
     @property
     def label(self) -> str:
@@ -129,13 +135,14 @@ class Cell:
             "dataset": first and first.dataset,
             "split": first and first.split,
             "budget": self.budget,
+            "departures": "; ".join(self.departures) if self.metrics else None,
         }
         text = {key: "" if value is None else str(value) for key, value in known.items()}
         fixed = {
             "table": self.table,
             "row": self.row,
             "metric": self.key,
-            "unit": self.column.unit,
+            "unit": self.wanted.unit,
             "scale": self.scale,
         }
         more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from dblocks.cells import Cell
+from dblocks.cells import Cell, percentage
 from dblocks.config import CONFIG_DIR
 from dblocks.errors import UserError
 from dblocks.reading import read_yaml
@@ -71,6 +71,7 @@ class Verdict:
     Attributes:
         trend: whether it only hints at the paper's claim, for its scale, budget, data set or metric is another.
         detail: mean difference and interval of each comparison, in words.
+        why: why it is not judged, if it is not.
     """
 
     claim: Claim
@@ -78,11 +79,12 @@ class Verdict:
     n: int
     trend: bool
     detail: str
+    why: str = ""
 
     def text(self) -> str:
         """How the verdict reads in a report."""
         if self.outcome == NOT_JUDGED:
-            return f"{NOT_JUDGED}: measured by another metric"
+            return f"{NOT_JUDGED}: {self.why}"
         outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 
@@ -132,11 +134,7 @@ def judge_interval(interval: tuple[float, float], claim: Claim, n: int) -> str:
 
 
 def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
-    """The verdict on a claim: it holds if all comparisons hold, fails if one fails.
-
-    Where a substitute was measured, only which of two is better can be told, a bound of 0: any other was fixed in the
-    claim's own metric.
-    """
+    """The verdict on a claim: it holds if all comparisons hold, fails if one fails; or why it is not judged."""
     by_row = {cell.row: cell for cell in cells if cell.column.metric == claim.metric}
     outcomes, details, counts = [], [], []
     for comparison in claim.comparisons:
@@ -149,12 +147,32 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
             interval, enough = mean_interval(differences), len(seeds)
         outcomes.append(judge_interval(interval, claim, enough))
         counts.append(len(seeds))
-        details.append(describe(comparison, differences, interval, left))
+        details.append(describe(comparison, differences, interval, left) + unequal_budgets(left, right))
     outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
-    compared = [by_row[row] for comparison in claim.comparisons for row in comparison.rows]
-    if any(cell.measured != cell.wanted.metric for cell in compared) and (claim.at_least or claim.at_most):
-        outcome = NOT_JUDGED
-    return Verdict(claim, outcome, min(counts), trend, "; ".join(details))
+    why = not_to_be_judged(claim, by_row)
+    return Verdict(claim, NOT_JUDGED if why else outcome, min(counts), trend, "; ".join(details), why)
+
+
+def not_to_be_judged(claim: Claim, by_row: Mapping[str, Cell]) -> str:
+    """Why the cells that a claim compares decide nothing about it, whatever they hold; empty where they do.
+
+    Where a substitute was measured, only which of two is better can be told, a bound of 0: any other was fixed in the
+    claim's own metric. And two sides must be read alike.
+    """
+    for comparison in claim.comparisons:
+        cells = [by_row[row] for row in comparison.rows]
+        if len({read for cell in cells for read in cell.read_on}) > 1:
+            return "its rows are read unlike"
+        if any(cell.measured != cell.wanted.metric for cell in cells) and (claim.at_least or claim.at_most):
+            return "measured by another metric"
+    return ""
+
+
+def unequal_budgets(left: Cell, right: Cell | None) -> str:
+    """A word of warning where one side was trained for another share of the paper's budget."""
+    if right is None or None in (left.budget, right.budget) or math.isclose(left.budget, right.budget, rel_tol=0.01):
+        return ""
+    return f" (of unequal budgets, {percentage(left.budget)} and {percentage(right.budget)})"
 
 
 def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float], left: Cell) -> str:

@@ -1,4 +1,7 @@
-"""What a run has set otherwise than the configuration has: at scale `paper`, no number of it is quite the paper's."""
+"""What a run has set otherwise than the configuration has: at scale `paper`, no number of it is quite the paper's.
+
+And by which earlier version of the code it was made, where that is another.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dblocks.config import resolve
+from dblocks.identity import code_versions
+from dblocks.measure.measurement import Measurement
+from dblocks.measure.request import load_measurements
+from dblocks.record import Record
 from dblocks.spec import IDENTITY_SECTIONS, RunSpec
 
 # how long is told by the budget, and of phases by their share of it; what a run reads has an identity of its own
@@ -13,6 +20,28 @@ BUDGET = {"epochs", "max_steps"}
 PHASES = {"warmup_epochs", "probe_epochs"}
 # the rest of where and how it is computed changes no more than rounding
 OF_COMPUTE = {"precision"}
+
+
+def of_record(record: Record, run: str) -> tuple[str, ...]:
+    """What of a record is not as `run` = "<experiment>/<variant>" would be made today: settings, then code."""
+    today = code_versions(record.spec)
+    older = [name for name, version in record.code_versions.items() if today.get(name, version) != version]
+    said = [f"{name} of version {record.code_versions[name]} (now: {today[name]})" for name in older]
+    return (*departures(record.spec, run), *said)
+
+
+def of_measurement(measurement: Measurement) -> tuple[str, ...]:
+    """The same of a measurement, of both its runs; where nothing is timed, what they are computed in does not count."""
+    request, entry = measurement.request, load_measurements().get(measurement.request.name)
+    if entry is None:
+        return ()
+    pairs = ((request.baseline, entry.baseline), (request.spec, entry.run))
+    found = dict.fromkeys(words for spec, run in pairs for words in departures(spec, run))
+    if request.kind != "wall_time":
+        found = {words: None for words in found if not words.startswith("compute.")}
+    if measurement.identity != request.identity:
+        found["by an earlier version of the code"] = None
+    return tuple(found)
 
 
 def departures(spec: RunSpec, run: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dblocks.cells import Cell
 from dblocks.config import load_scales, resolve
-from dblocks.departures import departures
+from dblocks.departures import of_measurement, of_record
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.published import beside
@@ -91,6 +91,7 @@ def measured_cell(common: Mapping[str, Any], paper: float | None, found: tuple[s
         budget=None,
         records=(path,) if metric else (),
         measurement=measurement if metric else None,
+        departures=of_measurement(measurement) if metric else (),
     )
 
 
@@ -100,8 +101,8 @@ def planned_data(run: str | None, scale: str) -> str | None:
 
 
 def departures_of(run: str | None, found: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
-    """Settings of a run's records that are not the paper's; alike for all seeds."""
-    return departures(found[0][1].spec, run) if run and found else ()
+    """What of a run's records is not as configured; alike for all seeds."""
+    return of_record(found[0][1], run) if run and found else ()
 
 
 def idle_blocks(records: Iterable[Record]) -> tuple[int, ...]:

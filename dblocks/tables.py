@@ -68,6 +68,7 @@ class Reading(Part):
     run: str | None = Field(None, description="<experiment>/<variant>; None: the row's.")
     metric: str | None = Field(None, description="Metric key; None: the column's.")
     label: str | None = Field(None, description="What it is called where the row's facts say {metric}.")
+    unit: str | None = Field(None, description="Its unit, in the csv.")
     decimals: int | None = Field(None, ge=0)
     substitute: Substitute | None = None
 

@@ -29,7 +29,7 @@ COMPONENTS = {
     "metric.text": 1,
     "task.autoregressive_text": 1,
     "data.tokens": 1,
-    "data.detokenize": 2,
+    "data.detokenize": 3,
     "measure.memory": 1,
     "measure.compute": 1,
     "measure.inference": 1,

@@ -180,10 +180,42 @@ def test_a_bound_in_another_metrics_units_judges_nothing():
         pair = [of(left, "left", 9.0), of(right, "right", 1.0)]
         return judge(claim([("left", "right")], **bound), pair, True).text()
 
-    for names in (("easier", "easier"), ("accuracy", "easier"), ("easier", "accuracy")):
-        assert text(*names, at_least=1) == text(*names, at_most=-1) == "not judged: measured by another metric"
-        assert text(*names, at_least=0) == "trend: holds"
+    easier = ("easier", "easier")
+    assert text(*easier, at_least=1) == text(*easier, at_most=-1) == "not judged: measured by another metric"
+    assert text(*easier, at_least=0) == "trend: holds"
     assert text("accuracy", "accuracy", at_least=1) == "trend: holds"
+
+
+@pytest.mark.parametrize("part", ["name", "dataset", "split", "extractor"])
+def test_rows_that_are_read_unlike_are_not_judged(part):
+    left, right = cell("left", {0: 9.0, 1: 9.1, 2: 9.2}), cell("right", {0: 1.0, 1: 1.1, 2: 1.2})
+    changed = {k: m.model_copy(update={part: "another"}) for k, m in right.metrics.items()}
+    one = {**right.metrics, 2: changed[2]}
+    for metrics in (changed, one):
+        result = judge(claim([("left", "right")], at_least=0), [left, replace(right, metrics=metrics)], False)
+        assert result.text() == "not judged: its rows are read unlike"
+    both = [replace(left, metrics={k: m.model_copy(update={part: "another"}) for k, m in left.metrics.items()})]
+    if part != "name":
+        assert (
+            judge(claim([("left", "right")], at_least=0), [*both, replace(right, metrics=changed)], False).text()
+            == "holds"
+        )
+
+
+def test_unequal_budgets_stand_beside_the_difference():
+    left, right = cell("left", {0: 9.0, 1: 9.1, 2: 9.2}), cell("right", {0: 1.0, 1: 1.1, 2: 1.2})
+
+    def detail(one: float | None, other: float | None) -> str:
+        pair = [replace(left, budget=one), replace(right, budget=other)]
+        return judge(claim([("left", "right")], at_least=0), pair, True).detail
+
+    assert "(of unequal budgets, 1.4 % and 4.0 %)" in detail(0.014, 0.04)
+    assert "unequal" not in detail(0.04, 0.04) + detail(None, 0.04) + detail(0.0400001, 0.04)
+
+
+@pytest.mark.parametrize(("budget", "whole"), [(None, True), (1.0, True), (0.9995, True), (0.5, False), (10.0, False)])
+def test_more_than_the_papers_budget_is_not_the_papers(budget, whole):
+    assert replace(cell("row", {0: 1.0}), budget=budget).whole_budget == whole
 
 
 @pytest.mark.parametrize("bounds", [{}, {"at_least": 1.0, "at_most": 2.0}])

@@ -44,8 +44,8 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
-def test_there_are_three_recipes():
-    assert len(recipes()) == 3
+def test_there_are_four_recipes():
+    assert len(recipes()) == 4
 
 
 def test_the_changes_of_all_recipes_apply(clone):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from dblocks.claims import TablePlan, load_claims
+from dblocks.command_line import CommandLine
 from dblocks.config import load_experiments, resolve
-from dblocks.departures import departures
+from dblocks.departures import departures, of_measurement
 from dblocks.filled_cells import table_cells
+from dblocks.measure.measurement import Measurement
+from dblocks.measure.request import make_request
+from dblocks.record import Metric
 from dblocks.report.build_tables import cells_of, judged_cells, plans_from_records
 from dblocks.report.readme import REFERENCE
 from dblocks.report.table_files import grid, provenance
 from dblocks.tables import load_tables
+from dblocks.versions import COMPONENTS
 from tests.workflow.helpers import make_record, record_of, save_records
 
 TABLES = load_tables()
@@ -92,7 +97,8 @@ def test_a_verdict_on_other_settings_is_a_trend_and_the_table_names_them(tmp_pat
     cells, verdicts = judged_cells(plan)
     text = provenance(cells, "paper", table)
     assert [verdict.trend for verdict in verdicts] == [changed] * len(claims)
-    assert ("is not set as in the paper: training.batch_size 64 (paper: 256)" in text) == changed
+    rows = "; ".join(row.row for row in table.rows)
+    assert (f"Not as in the paper: {rows}: training.batch_size 64 (paper: 256)." in text) == changed
 
 
 def test_all_runs_that_a_row_reads_are_told_of():
@@ -103,6 +109,68 @@ def test_all_runs_that_a_row_reads_are_told_of():
     cells = table_cells(table, "paper", {"vit/end_to_end": [("a", one)], "vit/diffusion_blocks": [("b", other)]}, {})
     text = provenance(cells, "paper", table)
     assert "training.batch_size 64 (paper: 128), method.sampling.steps 9 (paper: 4)." in text
+
+
+def test_what_earlier_code_made_is_told_and_is_a_trend(tmp_path):
+    table, run = TABLES["table_9"], "vit_tiny/diffusion_blocks"
+    records = {row.run: [make_record(row.run, "paper", k, accuracy=50.0) for k in range(3)] for row in table.rows}
+    older = [r.model_copy(update={"code_versions": {**r.code_versions, "network.vit": 0}}) for r in records[run]]
+
+    def of(found) -> tuple[str, list[bool]]:
+        paths = {name: save_records(tmp_path / name.replace("/", "-"), made) for name, made in found.items()}
+        plan = TablePlan(
+            scale="paper",
+            table=table,
+            claims=[claim for claim in load_claims(TABLES) if claim.table == table.table],
+            records={name: [str(path) for path in there] for name, there in paths.items()},
+            missing={},
+        )
+        cells, verdicts = judged_cells(plan)
+        return provenance(cells, "paper", table), [verdict.trend for verdict in verdicts]
+
+    now = COMPONENTS["network.vit"]
+    said = f"Not as in the paper: ViT + DiffusionBlocks: network.vit of version 0 (now: {now})."
+    assert said not in of(records)[0] and of(records)[1] == [False, False]
+    assert said in of(records | {run: older})[0] and of(records | {run: older})[1] == [True, True]
+
+
+def a_time(**fields) -> Measurement:
+    """A measurement of table 12 at scale paper, its network's fields changed."""
+    request = make_request("time_vit", CommandLine(scale="paper", override={"network": fields}))
+    metrics = [
+        Metric(name=f"{part}_seconds", value=1.0, unit="s", dataset="cifar100", split="made up", samples=128)
+        for part in ("whole", "block", "blocks")
+    ]
+    machine = make_record().machine
+    own = {"request": request, "identity": request.identity, "shape": "s", "metrics": metrics, "machine": machine}
+    return Measurement(**own, finished=make_record().finished)
+
+
+def test_a_measurement_at_other_shapes_is_told():
+    table = TABLES["table_12"]
+
+    def told(measurement: Measurement) -> str:
+        cells = table_cells(table, "paper", {}, {}, {"time_vit": ("m", measurement)})
+        assert all(cell.paper is not None for cell in cells if cell.column.metric == "seconds")
+        return provenance(cells, "paper", table).partition(" Not as in the paper: ")[2]
+
+    rows = "ViT; One block; Three blocks"
+    assert told(a_time()) == ""
+    assert told(a_time(width=64)) == f"{rows}: network.width 64 (paper: 128)."
+    older = a_time().model_copy(update={"identity": "0" * 64})
+    assert told(older) == f"{rows}: by an earlier version of the code."
+
+
+def test_in_what_is_computed_counts_only_where_it_is_timed():
+    made = a_time()
+    for run in ("spec", "baseline"):
+        spec = getattr(made.request, run)
+        fp32 = spec.model_copy(update={"compute": spec.compute.model_copy(update={"precision": "fp32"})})
+        made = made.model_copy(update={"request": made.request.model_copy(update={run: fp32})})
+    made = made.model_copy(update={"identity": made.request.identity})
+    assert of_measurement(made) == ("compute.precision fp32 (paper: auto)",)
+    counted = made.request.model_copy(update={"settings": made.request.settings.model_copy(update={"kind": "memory"})})
+    assert of_measurement(made.model_copy(update={"request": counted, "identity": counted.identity})) == ()
 
 
 def test_the_budget_of_a_row_is_the_least_of_all_it_reads(tmp_path):

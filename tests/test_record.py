@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dblocks.budget import budget_fraction
 from dblocks.config import resolve
-from dblocks.errors import UserError
+from dblocks.errors import TrainingFailed, UserError
 from dblocks.identity import run_name
 from dblocks.record import Metric, Record, read_record, write_record
 from dblocks.run import execute
@@ -105,6 +105,23 @@ def test_a_value_that_is_no_number_is_refused_by_name(path, value):
 def test_a_record_that_is_not_finite_cannot_be_made(value):
     with pytest.raises(ValidationError, match="value"):
         make_record(accuracy=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["value", "standard_error", "values"])
+def test_a_network_that_gives_no_numbers_has_failed_for_good(field, value):
+    fields = {"value": 1.0, "unit": "", "samples": 3} | {field: (1.0, value) if field == "values" else value}
+    with pytest.raises(TrainingFailed, match=r"fid on digits is (nan|inf): the trained network gives no numbers"):
+        Metric.measured(resolve("vit/end_to_end", "smoke").data, "fid", **fields)
+
+
+def test_what_is_measured_was_read_on_the_runs_data_and_split_unless_another_is_named():
+    data = resolve(
+        "vit/end_to_end", "smoke", 0, {"data": {"train_split": "fit", "evaluation_split": "validation"}}
+    ).data
+    one = Metric.measured(data, "accuracy", 90.0, unit="%", samples=3)
+    other = Metric.measured(data, "accuracy", 90.0, unit="%", samples=3, split="made up")
+    assert (one.dataset, one.split, other.split) == ("digits", "validation", "made up")
 
 
 def test_a_record_without_metrics_is_refused(path):

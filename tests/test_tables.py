@@ -22,7 +22,7 @@ from dblocks.report.table_files import escape_tex
 from dblocks.tables import Substitute, Table, load_tables
 from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
 
-COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record"
+COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,departures,record"
 TABLE = load_tables()["table_1"]
 ROW_OF = {row.run: row.row for row in TABLE.rows}
 
@@ -314,3 +314,19 @@ def test_each_column_tells_the_departures_of_the_run_that_it_reads():
     assert cell_of(cells, row, "baseline").departures == ()
     assert cell_of(cells, row, "blocks").departures == ("training.weight_decay 0.5 (paper: 0.01)",)
     assert cell_of(cells, "MDM, 12 layers, B = 3", "blocks").departures == ()  # of no record nothing departs
+
+
+def test_of_a_scale_that_is_configured_no_more_the_papers_values_stand_beside_nothing():
+    cells = table_cells(TABLE, "gone", {}, {})
+    assert {cell.paper for cell in cells} == {None} and all(cell.text() == "–" for cell in cells)
+
+
+@pytest.mark.parametrize(("statistic", "shown"), [("value", 30.0), ("mean", 31.5)])
+def test_of_several_evaluations_the_least_or_their_mean_is_shown_as_the_column_says(statistic, shown):
+    column = TABLE.columns[0].model_copy(update={"statistic": statistic})
+    table = TABLE.model_copy(update={"columns": [column]})
+    record = make_record(accuracy=30.0)
+    several = record.metrics[0].model_copy(update={"values": (30.0, 33.0), "mean": 31.5})
+    for metric, expected in ((several, shown), (record.metrics[0], 30.0)):  # of one there is no other mean
+        found = {"vit/end_to_end": [("a.json", record.model_copy(update={"metrics": [metric]}))]}
+        assert cell_of(table_cells(table, "smoke", found, {}), "ViT").mean == expected

@@ -23,10 +23,12 @@ RULES = tuple(
         (r'" ([^"]*?) "', r'"\1"'),
     )
 )
+ALONE, AFTER_S = re.compile(r"(?<!\w)['’](?!\w)"), re.compile(r"(?<=\ws) (['’])(?!\w)")
 
 
 def join_words(text: str) -> str:
-    """A sentence with its words and punctuation as people write them."""
+    """A sentence with its words and punctuation as people write them, as far as rules can tell."""
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
-    return text
+    # "hours ' wear", where no other one could make it a quotation's end, as Moses' own detokeniser has it
+    return AFTER_S.sub(r"\1", text) if len(ALONE.findall(text)) == 1 else text

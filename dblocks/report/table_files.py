@@ -117,10 +117,24 @@ def _number_text(value: float | None, cell: Cell) -> str:
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
     """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
     recorded = [cell for cell in cells if cell.measurement is None]
-    text = _measurements(cells)
-    if any(cell.metrics for cell in recorded):
-        text = f"{_records(recorded, scale)} {text}"
-    return text.strip() or f"Scale {scale}; nothing measured yet."
+    text = " ".join(filter(None, (_records(recorded, scale), _measurements(cells), _departures(cells))))
+    return text or f"Scale {scale}; nothing measured yet."
+
+
+def _departures(cells: Sequence[Cell]) -> str:
+    """A sentence for all rows of which the same is to be said: what is not as in the paper, or as configured."""
+    by_row: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.metrics and cell.departures:
+            by_row.setdefault(cell.row, {}).update(dict.fromkeys(cell.departures))
+    rows: dict[str, list[str]] = {}
+    for row, words in by_row.items():
+        rows.setdefault(", ".join(words), []).append(row)
+    of_paper = all(cell.scale == "paper" for cell in cells if cell.metrics and cell.departures)
+    return " ".join(
+        f"Not {'as in the paper' if of_paper else 'as configured'}: {'; '.join(names)}: {words}."
+        for words, names in rows.items()
+    )
 
 
 def _measurements(cells: Sequence[Cell]) -> str:
@@ -136,6 +150,8 @@ def _measurements(cells: Sequence[Cell]) -> str:
 def _records(cells: Sequence[Cell], scale: str) -> str:
     """One sentence on the records: data, split, seeds, and why the paper's values are absent."""
     metrics = [metric for cell in cells for metric in cell.metrics.values()]
+    if not metrics:
+        return ""
     seeds = sorted({seed for cell in cells for seed in cell.metrics})
     data = dict.fromkeys(f"{m.dataset}, {m.split} split, {m.samples:,} samples" for m in metrics)
     text = (
@@ -150,9 +166,10 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
         text += f" Least of {evaluations} evaluations a seed{but}; features of: {'; '.join(extractors)}."
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor and not metric.values):
         text += f" Measured with: {'; '.join(extractors)}."
-    for row in dict.fromkeys(cell.row for cell in cells if cell.metrics and cell.departures):
-        named = dict.fromkeys(words for cell in cells if cell.row == row and cell.metrics for words in cell.departures)
-        text += f" {row} is not set as {'in the paper' if scale == 'paper' else 'configured'}: {', '.join(named)}."
+    references = dict.fromkeys(
+        f"{cell.label}: {metric.reference:,}" for cell in cells for metric in cell.metrics.values() if metric.reference
+    )
+    text += f" Compared with so many of the split: {'; '.join(references)}." if references else ""
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):

@@ -147,6 +147,9 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
         ("The company 's shares ( up 3 % ) cost $ 5 .", "The company's shares (up 3%) cost $5."),
         ('He said : " We can not go . "', 'He said: "We cannot go."'),
         ("More than 1,000 at 10 : 30 . . .", "More than 1,000 at 10:30..."),
+        ("A few hours ' wear , he said .", "A few hours' wear, he said."),
+        ("It is the Joneses ' .", "It is the Joneses'."),
+        ("The so-called ' experts ' wear ties .", "The so-called ' experts ' wear ties."),  # a quotation, perhaps
         ("Nothing to do here", "Nothing to do here"),
     ],
 )
