@@ -68,6 +68,8 @@ def code_versions(spec: RunSpec) -> dict[str, int]:
     versions = versions_of(spec.task.name, spec.network.name, spec.method.name)
     if getattr(spec.method, "adaln", None) == "official":
         versions["network.adaln_official"] = COMPONENTS["network.adaln_official"]
+    if isinstance(spec.method, DiffusionBlocksSpec) and spec.network.name == "llama":
+        versions["network.llama_denoiser"] = COMPONENTS["network.llama_denoiser"]
     if is_spaced(spec.data.name):
         versions["data.detokenize"] = COMPONENTS["data.detokenize"]
     return versions

@@ -24,6 +24,7 @@ COMPONENTS = {
     "data.latents": 1,
     "metric.fid": 1,
     "network.llama": 1,
+    "network.llama_denoiser": 2,
     "network.huginn": 2,
     "method.recurrent_depth": 1,
     "metric.text": 1,

@@ -86,10 +86,14 @@ class GatedMlp(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+Vector = Tensor | tuple[Tensor, Tensor]  # of AdaLN; a pair is of the two halves of a sequence
+
+
 class Modulation(nn.Module):
     """`count` AdaLN vectors [N, 1, D] from a condition [N, D]; zero at initialisation (DiT, adaLN-zero).
 
-    From one condition a token, [N, T, D], they are [N, T, D]. A pair of conditions is for two halves of equal length.
+    From one condition a token, [N, T, D], they are [N, T, D]. Of a pair of conditions, for the two halves of a
+    sequence, each vector is a pair too: what all tokens of a half share is held once.
 
     `dit` puts SiLU before the linear layer, `official` (DiffusionBlocks' ViT code, vit.py) before and after it.
 
@@ -104,17 +108,12 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, condition: Tensor | tuple[Tensor, Tensor], length: int = 1) -> tuple[Tensor, ...]:
+    def forward(self, condition: Tensor | tuple[Tensor, Tensor]) -> tuple[Vector, ...]:
         if isinstance(condition, tuple):
-            halves = [self._vectors(part).expand(-1, length // 2, -1) for part in condition]
-            count = max(len(half) for half in halves)
-            return torch.cat([half.expand(count, -1, -1) for half in halves], dim=1).chunk(self.count, dim=-1)
-        return self._vectors(condition).chunk(self.count, dim=-1)
-
-    def _vectors(self, condition: Tensor) -> Tensor:
+            return tuple(zip(*map(self.forward, condition), strict=True))
         vectors = self.linear(F.silu(condition))
         vectors = F.silu(vectors) if self.silu_after else vectors
-        return vectors.unsqueeze(1) if condition.ndim == 2 else vectors
+        return (vectors.unsqueeze(1) if condition.ndim == 2 else vectors).chunk(self.count, dim=-1)
 
 
 class TransformerLayer(nn.Module):
@@ -160,14 +159,25 @@ class TransformerLayer(nn.Module):
         if self.modulation is None:
             x = x + self.dropout(self.attention(self.norm1(x), rotation, attend))
             return x + self.dropout(self.mlp(self.norm2(x)))
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition, x.shape[1])
-        x = x + gate1 * self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1), rotation, attend))
-        return x + gate2 * self.dropout(self.mlp(modulate(self.norm2(x), shift2, scale2)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)
+        x = x + gated(self.dropout(self.attention(modulate(self.norm1(x), shift1, scale1), rotation, attend)), gate1)
+        return x + gated(self.dropout(self.mlp(modulate(self.norm2(x), shift2, scale2))), gate2)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x: Tensor, shift: Vector, scale: Vector) -> Tensor:
     """x·(1 + scale) + shift."""
+    if isinstance(scale, tuple):
+        # vectors of each token: 1 + scale would be one more of them to be kept for backward
+        halves = zip(x.chunk(2, dim=1), shift, scale, strict=True)
+        return torch.cat([part + part * its_scale + its_shift for part, its_shift, its_scale in halves], dim=1)
     return x * (1 + scale) + shift
+
+
+def gated(x: Tensor, gate: Vector) -> Tensor:
+    """gate·x."""
+    if isinstance(gate, tuple):
+        return torch.cat([part * its_gate for part, its_gate in zip(x.chunk(2, dim=1), gate, strict=True)], dim=1)
+    return gate * x
 
 
 class NoiseEmbedding(nn.Module):
