@@ -140,3 +140,25 @@ def test_noise_embedding_tells_levels_apart(awaken):
     out = embedding(torch.linspace(-1.55, 1.1, 8))
     assert out.shape == (8, WIDTH)
     assert torch.pdist(out).min() > 1e-3
+
+
+@pytest.mark.parametrize("adaln", ["dit", "official"])
+def test_two_conditions_modulate_a_half_each_as_one_condition_a_token_does(adaln):
+    """Also where a half has one condition for all its tokens; and so do all gradients."""
+    layer = TransformerLayer(8, 2, adaln=adaln, gated_hidden=12).double()
+    draws = torch.Generator().manual_seed(0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=draws)
+    x, noisy, clean = (
+        torch.randn(*shape, 8, generator=draws, dtype=torch.float64) for shape in ((3, 10), (3, 5), (1, 1))
+    )
+    whole = torch.cat([noisy, clean.expand(3, 5, -1)], dim=1)
+    outputs, gradients = [], []
+    for condition in ((noisy, clean), whole):
+        given = x.clone().requires_grad_()
+        output = layer(given, condition)
+        outputs.append(output)
+        gradients.append(torch.autograd.grad(output.square().sum(), [given, *layer.parameters()]))
+    torch.testing.assert_close(*outputs)
+    for pair in zip(*gradients, strict=True):
+        torch.testing.assert_close(*pair)
