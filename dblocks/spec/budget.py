@@ -66,8 +66,8 @@ class TrainingSpec(Part):
     """Optimiser and budget. One epoch is n_train // batch_size steps; block-wise methods take B times the steps,
     so that each layer gets as many updates as in the baseline (paper, Section 4)."""
 
-    epochs: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
+    epochs: float = Field(gt=0, description="Of the baseline; a block-wise run takes B times its steps.")
+    batch_size: int = Field(ge=1, description="Samples a step, over all processes; of text: windows.")
     learning_rate: float = Field(gt=0)
     optimizer: Literal["adamw", "adam"] = Field(
         "adamw", description="adam: weight decay is part of the gradient (L2), as NoProp-CT and -FM have it."
@@ -76,7 +76,7 @@ class TrainingSpec(Part):
     min_learning_rate: float = Field(0.0, ge=0, description="Where the cosine ends.")
     warmup_epochs: float = Field(0.0, ge=0, description="Linear warm-up from 0, in epochs.")
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled with adamw.")
     grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; None clips nothing.")
     ema_half_life: float | None = Field(
         None, gt=0, description="Half-life of the weights' moving average in samples seen by them; None: off."
@@ -102,7 +102,7 @@ class TrainingSpec(Part):
 class ComputeSpec(Part):
     """Where and how it is computed; part of the identity since the bits depend on it."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
     threads: int = Field(1, ge=1, description="CPU threads of the job.")
     gpus: int = Field(
         1, ge=1, description="Processes that train together, a GPU each; each takes an equal share of every batch."
@@ -144,6 +144,6 @@ class LoggingSpec(Part):
 class ResourceSpec(Part):
     """What a job of this run asks of the scheduler."""
 
-    runtime_minutes: int = Field(60, ge=1)
-    mem_mb: int = Field(4000, ge=1)
+    runtime_minutes: int = Field(60, ge=1, description="Time limit; on SLURM a job that nears it goes on in the queue.")
+    mem_mb: int = Field(4000, ge=1, description="Memory of the host.")
     gpu: int = Field(0, ge=0, description="GPUs, for each of the processes (compute.gpus) that train together.")

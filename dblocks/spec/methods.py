@@ -14,10 +14,10 @@ from dblocks.spec.base import Part
 class NoiseSpec(Part):
     """log σ ~ N(p_mean, p_std²), truncated to [sigma_min, sigma_max]; EDM preconditioning (paper, Section 3)."""
 
-    p_mean: float = -1.2
-    p_std: float = Field(1.2, gt=0)
-    sigma_min: float = Field(0.002, gt=0)
-    sigma_max: float = Field(80.0, gt=0)
+    p_mean: float = Field(-1.2, description="Mean of ln σ in training.")
+    p_std: float = Field(1.2, gt=0, description="Deviation of ln σ in training.")
+    sigma_min: float = Field(0.002, gt=0, description="Least noise level; training and sampling are cut there.")
+    sigma_max: float = Field(80.0, gt=0, description="Greatest noise level, where sampling starts.")
     sigma_data: Literal["paper", "embedding_rms", "data_rms"] = Field(
         "paper",
         description="0.5 as in the paper; the per-dimension RMS 1/√d of unit-norm embeddings; or the RMS measured on "
@@ -67,7 +67,7 @@ class DiffusionBlocksSpec(Part):
     """Block-wise training as denoisers (the paper's method)."""
 
     name: Literal["diffusion_blocks"] = "diffusion_blocks"
-    num_blocks: int = Field(3, ge=1)
+    num_blocks: int = Field(3, ge=1, description="B; the run takes B times the baseline's steps.")
     layers_per_block: tuple[int, ...] | None = Field(
         None, description="Layers of block 1, 2, … (block 1 is the noisiest); None cuts evenly."
     )
@@ -149,11 +149,11 @@ class ContrastiveForwardForwardSpec(Part):
     then a linear probe on the frozen features."""
 
     name: Literal["contrastive_forward_forward"] = "contrastive_forward_forward"
-    temperature: float = Field(0.15, gt=0)
+    temperature: float = Field(0.15, gt=0, description="Of the contrastive loss: cosines are divided by it.")
     first_margin: float = Field(0.4, ge=0, description="Margin on positive cosines in the first layer …")
     last_margin: float = Field(0.1, ge=0, description="… falling linearly to this one in the last.")
     probe_epochs: float = Field(50, gt=0, description="Epochs of the linear probe, after the layers' own.")
-    probe_learning_rate: float = Field(5e-4, gt=0)
+    probe_learning_rate: float = Field(5e-4, gt=0, description="Of the linear probe.")
 
 
 class ForwardForwardSpec(Part):

@@ -45,7 +45,7 @@ class AutoregressiveTextSpec(Part):
     cross_entropy_windows: int = Field(1000, ge=1, description="Windows of the evaluation split, evenly spread.")
     prompts: int = Field(1000, ge=0, description="Texts of the evaluation split to go on from; 0: none is generated.")
     continuations: int = Field(5, ge=1, description="Continuations of each prompt.")
-    prompt_tokens: int = Field(50, ge=1)
+    prompt_tokens: int = Field(50, ge=1, description="Length of a prompt, tokens.")
     continuation_tokens: int = Field(50, ge=1, description="Of continuations and of references alike.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus of next-token sampling; block-wise runs are greedy.")
     cache: bool = Field(True, description="Keep keys and values of what was read; off, the same tokens take longer.")
