@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dblocks.cells import percentage
+from dblocks.claims import load_claims
+from dblocks.command_line import CommandLine
 from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.filled_cells import table_cells
 from dblocks.measure.measurement import Measurement, read_measurement
+from dblocks.measure.request import make_request
 from dblocks.record import Record
+from dblocks.report.build_tables import plans_from_records, rows_measurement
 from dblocks.report.readme import REFERENCE
 from dblocks.report.table_files import escape_tex
 from dblocks.tables import Substitute, Table, load_tables
@@ -330,3 +334,26 @@ def test_of_several_evaluations_the_least_or_their_mean_is_shown_as_the_column_s
     for metric, expected in ((several, shown), (record.metrics[0], 30.0)):  # of one there is no other mean
         found = {"vit/end_to_end": [("a.json", record.model_copy(update={"metrics": [metric]}))]}
         assert cell_of(table_cells(table, "smoke", found, {}), "ViT").mean == expected
+
+
+def test_of_several_measurements_that_at_todays_settings_counts_and_others_only_where_they_are_one():
+    request = make_request("memory_vit", CommandLine(scale="smoke"))
+    own = measured("memory_vit").model_copy(update={"request": request, "identity": request.identity})
+    one, other = (own.model_copy(update={"identity": digit * 64}) for digit in "01")
+
+    def taken(*found: Measurement) -> str | None:
+        return rows_measurement("memory_vit", "smoke", [(f"{i}.json", each) for i, each in enumerate(found)])
+
+    assert taken(one, other, own) == "2.json" and taken(one) == taken(one, one) == "0.json" and taken() is None
+    with pytest.raises(UserError, match=r"'memory_vit' at scale smoke: of different settings in 0\.json, 1\.json"):
+        taken(one, other)
+    assert rows_measurement("memory_vit", "short", [("0.json", own)]) is None
+    assert rows_measurement("memory_dit_cifar10", "smoke", [("0.json", own)]) is None
+
+
+def test_tables_from_records_judge_their_own_claims(tmp_path):
+    save_records(tmp_path, [make_record()])
+    claims = load_claims(load_tables())
+    for plan in plans_from_records(tmp_path):
+        assert plan.claims == [claim for claim in claims if claim.table == plan.table.table]
+        assert plan.claims or plan.table.table != "table_1"

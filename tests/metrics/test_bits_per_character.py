@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from dblocks.masking import mask_partition
-from dblocks.metrics.bits_per_character import bigram_entropy, bits_per_character, rows_by_block, unigram_entropy
+from dblocks.metrics.bits_per_character import (
+    bigram_entropy,
+    bits_per_character,
+    rows_by_block,
+    time_in_stratum,
+    unigram_entropy,
+)
+from dblocks.tasks.masked_text import MaskedPredictor, MaskedText
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -136,3 +143,56 @@ def test_entropies_of_known_texts():
 def test_a_single_window_has_no_standard_error():
     found = estimate(constant(torch.zeros(27)), torch.zeros(1, 8, dtype=torch.int64), 27)
     assert found.standard_error is None
+
+
+@pytest.mark.parametrize("stratum", range(4))
+def test_times_fill_their_stratum_of_the_root_each_window_with_one_of_its_own(stratum):
+    t, share = time_in_stratum(stratum, 4, 4000, draws(stratum))
+    place = 4 * t.sqrt() - stratum  # uniform in (0, 1]
+    assert -1e-12 < place.min() < 0.01 and 0.99 < place.max() < 1 + 1e-12
+    assert place.mean().item() == pytest.approx(1 / 2, abs=0.02)
+    assert place.var().item() == pytest.approx(1 / 12, rel=0.06)
+    assert len(t.unique()) == 4000
+    torch.testing.assert_close(share, 2 * t.sqrt() / 4)
+
+
+def test_a_time_is_never_0_but_may_be_1(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda count, **options: torch.zeros(count, dtype=torch.float64))
+    for stratum in range(4):
+        assert time_in_stratum(stratum, 4, 1, draws())[0].item() == ((stratum + 1) / 4) ** 2
+
+
+def test_value_and_error_are_those_of_the_draws_by_hand():
+    """A uniform predictor, linear schedule: at t a masked character counts 1/t · log2 27, the time 2√t / times."""
+    windows, seen = torch.randint(27, (5, 8), generator=draws(1)), []
+
+    def denoise(block, tokens, t):
+        seen.append((tokens, t))
+        return torch.zeros(*tokens.shape, 27)
+
+    found = bits_per_character(denoise, windows, mask_partition("linear", (1,)), 27, 16, draws(2), batch=2)
+    assert [len(t) for _, t in seen] == [2] * 32 + [1] * 16  # two windows at a time, then the fifth
+    bits = torch.zeros(5, dtype=torch.float64)
+    for call, (tokens, t) in enumerate(seen):
+        first = 2 * (call // 16)
+        masked = (tokens == 27).sum(dim=1)
+        bits[first : first + len(t)] += 2 * t.sqrt() / 16 * masked / t * math.log2(27) / 8
+    assert found.value == pytest.approx(bits.mean().item(), rel=1e-6)
+    assert found.standard_error == pytest.approx(np.std(bits.numpy(), ddof=1) / math.sqrt(5), rel=1e-6)
+
+
+def test_a_run_is_evaluated_at_as_many_times_a_window_as_it_asks_for_drawn_by_its_own_seed(austen, text_spec):
+    def evaluated(seed: int, times: int) -> tuple[float, int]:
+        spec, asked = text_spec("end_to_end", {"seed": seed, "task": {"evaluation_times": times}}), []
+
+        def denoise(block, tokens, t):
+            asked.append(len(t))
+            return torch.zeros(*tokens.shape, 27)
+
+        task = MaskedText(spec, austen, torch.device("cpu"))
+        metrics = task.evaluate({"": MaskedPredictor(denoise, mask_partition("linear", (1,)))})
+        return metrics[0].value, sum(asked)
+
+    assert evaluated(0, 16) == evaluated(0, 16)
+    assert evaluated(0, 16)[1] == 20 * 16 and evaluated(0, 24)[1] == 20 * 24
+    assert evaluated(0, 16)[0] != evaluated(1, 16)[0]

@@ -1,10 +1,14 @@
 """The one entry: strings and teachers in, named values out."""
 
+import math
+
 import pytest
+import torch
 
 from dblocks.metrics.continuations import FEATURES, Generated, measure
 from dblocks.metrics.generative_perplexity import generative_perplexity
 from dblocks.metrics.mauve import mauve, read_features
+from dblocks.metrics.teachers import Teacher
 
 PROMPTS = ["the cat", "a dog", "the mat", "the floor"]
 REFERENCES = [" sat on the mat", " ran after the cat", " was on the floor", " and the dog slept"]
@@ -51,6 +55,9 @@ def test_mauve_has_the_prompt_and_the_continuation_alone_stands_beside(values, t
     alone = teacher.features(["the cat the the the the the"])[0]
     # read in another batch, whose padding adds up in another order on some processors
     assert kept["continuations_with_prompt"][1] == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    whole = teacher.features([prompt + text for prompt, text in zip(PROMPTS, REFERENCES, strict=True)])
+    assert kept["references_with_prompt"] == pytest.approx(whole, rel=1e-4, abs=1e-5)
+    assert kept["references"] == pytest.approx(teacher.features(REFERENCES), rel=1e-4, abs=1e-5)
     for name, ending in (("mauve", "_with_prompt"), ("mauve_continuation", "")):
         scores = mauve(kept[f"references{ending}"], kept[f"continuations{ending}"], 0).scores
         assert [found[f"{name}{which}"].value for which in ("", "_scale_0.2", "_scale_5")] == list(scores.values())
@@ -82,3 +89,53 @@ def test_without_a_model_there_is_diversity_and_nothing_else(generated, tmp_path
 def test_as_many_prompts_as_groups_as_references():
     with pytest.raises(ValueError, match="2 prompts, 1 groups"):
         Generated(["a", "b"], [["c"]], ["d", "e"])
+
+
+def test_diversity_is_of_what_was_written_without_prompts_or_of_the_references(tmp_path):
+    """By hand. A prompt's continuations are pooled for distinct_n and each alone for distinct_n_single."""
+    continuations = [[" x y x", " x z"], [" w w w w w", " u"]]
+    texts = Generated(["a b", "w"], continuations, [" r r r r r r", " s t"])
+    found = {value.name: value for value in measure(texts, None, {}, tmp_path, 0)}
+    expected = {
+        "distinct_1": (3 / 5 + 2 / 6) / 2,
+        "distinct_2": (3 / 5 + 1 / 6) / 2,
+        "distinct_1_single": (2 / 3 + 2 / 2 + 1 / 5 + 1 / 1) / 4,
+        "distinct_2_single": (2 / 3 + 1 / 2 + 1 / 5 + 0 / 1) / 4,
+        "reference_distinct_1": (1 / 6 + 2 / 2) / 2,
+        "reference_distinct_2": (1 / 6 + 1 / 2) / 2,
+        "repetition_4": 1 - 1 / 2,  # of the only text with four words: two 4-grams, both w w w w
+        "reference_repetition_4": 1 - 1 / 3,
+    }
+    assert {name: found[name].value for name in expected} == pytest.approx(expected)
+    of_references = {name: value.samples for name, value in found.items() if name.startswith("reference_")}
+    assert set(of_references.values()) == {2}
+    assert {value.samples for name, value in found.items() if name not in of_references} == {4}
+
+
+def test_mauves_clusters_are_drawn_by_the_seed_that_is_given_however_large(tmp_path):
+    def forward(ids):
+        hidden = torch.sin(ids.cumsum(dim=1)[..., None] * torch.arange(1.0, 7.0))
+        return hidden, hidden
+
+    teacher = Teacher("waves", "waves", lambda text: list(text.encode()), forward, 24, torch.device("cpu"))
+    prompts = [f"{i} and {i * i}" for i in range(60)]
+    texts = Generated(prompts, [[f" is {i % 7}"] for i in range(60)], [f" was {i % 11}" for i in range(60)])
+
+    def score(seed: int) -> float:
+        found = measure(texts, lambda: teacher, {}, tmp_path, seed, scales=[2.0])
+        return next(value.value for value in found if value.name == "mauve_waves")
+
+    kept = (score(3), read_features(tmp_path / FEATURES))[1]
+    sides = kept["references_with_prompt"], kept["continuations_with_prompt"]
+    for seed in (0, 3):
+        assert score(seed) == mauve(*sides, seed, [2.0]).scores[2.0]
+    assert score(0) != score(3)
+    assert 0 < score(2**62 + 1) <= 1  # seeds of runs are of 63 bits
+
+
+def test_where_nothing_was_written_there_is_no_perplexity_and_no_sample_counts(teacher, tmp_path):
+    nothing = Generated(["the cat"], [[""]], [" sat on the mat"])
+    found = {value.name: value for value in measure(nothing, None, {"t": lambda: teacher}, tmp_path, 0)}
+    assert math.isnan(found["ppl_gpt2_large"].value) and not found["ppl_gpt2_large"].finite
+    assert found["ppl_gpt2_large"].samples == 1  # of none there is no record
+    assert found["reference_ppl_gpt2_large"].finite and found["reference_ppl_gpt2_large"].samples == 1

@@ -168,7 +168,8 @@ def test_clean_resizing_is_pillows_channel_by_channel(size):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """untrained(resize): Inception as it is initialised, read from a file as the published weights are."""
+    """untrained(resize): Inception with weights that keep a signal's size through all layers, read from a file as the
+    published ones are."""
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -178,8 +179,12 @@ def untrained(tmp_path_factory):
         empty = io.BytesIO()
         torch.save({}, empty)
         empty.seek(0)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], empty)
         torch.manual_seed(0)
-        torch.save(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], empty).state_dict(), path)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
+        torch.save(network.state_dict(), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fid_module, "INCEPTION_SHA256", sha256_of(path)[:8])
         yield lambda resize: inception(path, CPU, resize)
@@ -195,3 +200,18 @@ def test_both_ways_to_resize_are_the_same_network(untrained):
     assert not torch.allclose(one.features(small), other.features(small), rtol=1e-3)
     gray = small[:, :1]
     assert torch.equal(other.features(gray), other.features(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("resize", ["tensorflow", "clean"])
+def test_an_images_features_do_not_depend_on_the_others_of_its_batch(untrained, resize):
+    extractor = untrained(resize)
+    two = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together, alone = extractor.features(two), extractor.features(two[:1])
+    assert torch.allclose(together[:1], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_kid_takes_no_more_of_each_set_than_the_smaller_one_has():
+    small, large = of(images(40, 0)), of(images(300, 1))
+    for pair in ((small, large), (large, small)):
+        assert kid(*pair, 5, 1000) == kid(*pair, 5, 40)

@@ -64,6 +64,8 @@ def test_texts_are_cut_to_the_teachers_length(teacher):
     prompt, longest = "the cat", teacher.max_length
     found = generative_perplexity(teacher, [prompt], [[" the" * 100]])
     assert found.tokens == longest - len(teacher.encode(prompt))
+    row, start = split_at_prompt(teacher, prompt, " the" * 100)
+    assert row == teacher.encode(prompt + " the" * 100)[:longest] and row[:start] == teacher.encode(prompt)
     assert math.isnan(generative_perplexity(teacher, [" the" * longest], [[" cat"]]).value)
 
 
@@ -80,3 +82,33 @@ def test_repeating_itself_can_be_cheap_and_shows_in_the_entropy(teacher):
     dull = generative_perplexity(lover, ["a"], [[" the the the the"]])
     english = generative_perplexity(lover, ["a"], [[" cat sat on the mat"]])
     assert dull.value < english.value and dull.entropy == 0 < english.entropy
+
+
+def test_without_a_prompt_all_but_the_first_token_is_scored(teacher, gpt2_folder):
+    from transformers import GPT2LMHeadModel
+
+    text = "the cat sat on the mat"
+    ids, model = teacher.encode(text), GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
+    expected = model(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item()
+    found = generative_perplexity(teacher, [""], [[text]])
+    assert found.value == pytest.approx(math.exp(expected), rel=1e-5) and found.tokens == len(ids) - 1
+    assert found.entropy == pytest.approx(unigram_entropy([ids[1:]]))
+    lone = generative_perplexity(teacher, [""], [["a"]])  # a token that nothing comes before
+    assert len(teacher.encode("a")) == 1 and (lone.tokens, lone.samples) == (0, 0) and math.isnan(lone.value)
+
+
+def test_of_no_continuation_at_all_there_is_no_perplexity(teacher):
+    found = generative_perplexity(teacher, ["the cat"], [[]])
+    assert (found.tokens, found.samples) == (0, 0)
+    assert all(math.isnan(value) for value in (found.value, found.sample_mean, found.entropy))
+
+
+def test_a_perplexity_beyond_float64_is_infinite(teacher):
+    def forward(ids):
+        logits = torch.zeros(*ids.shape, 301)
+        logits[..., 300] = 1e4  # a token that no text has
+        return logits, logits
+
+    hater = Teacher("hates all", "hater", teacher.encode, forward, 24, torch.device("cpu"))
+    found = generative_perplexity(hater, ["a"], [[" cat sat"]])
+    assert found.value == found.sample_mean == math.inf and found.samples == 1

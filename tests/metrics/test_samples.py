@@ -110,3 +110,9 @@ def test_classes_without_a_sample_are_not_shown(tmp_path):
     made = Samples(tmp_path, 2, 2, (1, 2, 2), 100, 0, 0)
     made.draw(draw, CPU)
     assert set(made.by_class(3, 5)) == {made.label(0), made.label(1)}
+
+
+def test_noise_and_labels_are_of_seed_evaluation_and_place():
+    made = [samples("nowhere"), samples("nowhere", seed=1), samples("nowhere", repeat=1)]
+    assert len({one.noise(index).numpy().tobytes() for one in made for index in (0, 1)}) == 6
+    assert len({tuple(one.label(index) for index in range(50)) for one in made}) == 3

@@ -68,3 +68,11 @@ def test_a_pickle_is_no_substitute_for_safetensors(gpt2_folder, tmp_path, model)
     manifest.write_text(json.dumps({"name": "gpt2-large", "path": str(folder), "sha256": checksum(folder)}))
     with pytest.raises(UserError, match="no language model can be read"):
         published(manifest, torch.device("cpu"))
+
+
+def test_a_teacher_judges_in_full_precision_also_where_a_run_is_evaluated_in_bf16(teacher):
+    rows = [teacher.encode(text) for text in TEXTS]
+    nll, features = teacher.nll(rows), teacher.features(TEXTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(teacher.nll(rows), nll, strict=True))
+        assert np.array_equal(teacher.features(TEXTS), features)

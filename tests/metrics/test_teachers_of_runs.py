@@ -89,3 +89,12 @@ def test_a_teacher_that_is_given_later_adds_its_metrics_and_changes_no_other(run
     assert {name: after[name] for name in before} == before
     assert after["ppl_gpt2_xl"].value == before["ppl_gpt2_large"].value
     assert (path.parent / "log.jsonl").read_bytes() == log  # nothing was trained
+
+
+def test_a_teacher_that_was_trained_with_dropout_judges_without(run):
+    path, record = run(spec_of(AR, SHORT, {"task": {"prompts": 0}, "network": {"dropout": 0.5}}))
+    assert record.spec.network.dropout == 0.5
+    teacher = trained(path, CPU)
+    rows = [teacher.encode("It is a truth")]
+    assert torch.equal(teacher.nll(rows)[0], teacher.nll(rows)[0])
+    assert (teacher.features(["It is a truth"]) == teacher.features(["It is a truth"])).all()
