@@ -175,7 +175,7 @@ def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
     Raises: UserError naming file and field; also where a row names a run or measurement that does not exist.
     """
     tables = {}
-    for path in sorted(yaml_files(config_dir / "tables"), key=_place):
+    for path in sorted(yaml_files(config_dir / "tables"), key=lambda path: place(path.stem)):
         table = read_yaml(path, Table)
         if table.table != path.stem:
             raise UserError(f"{path}: table: '{table.table}' should be the file's name '{path.stem}'")
@@ -202,8 +202,8 @@ def _fits(field: str, words: str, **known: str) -> None:
         raise ValueError(f"{field}: '{words}' may have {braces} in it and no other braces") from error
 
 
-def _place(path: Path) -> tuple[bool, int, str]:
+def place(name: str) -> tuple[bool, int, str]:
     """Where a table stands among the others: the headline first, the paper's in their order, then what is ours."""
-    number = path.stem.removeprefix("table_")
-    of_paper = 0 if path.stem == "headline" else int(number) if number.isdigit() else None
-    return of_paper is None, of_paper or 0, path.stem
+    number = name.removeprefix("table_")
+    of_paper = 0 if name == "headline" else int(number) if number.isdigit() else None
+    return of_paper is None, of_paper or 0, name

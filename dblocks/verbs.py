@@ -148,8 +148,10 @@ def compare(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print the tables of a scale and where they lie."""
+    from dblocks.tables import place
+
     folder = Path(options.results) / options.scale / "tables"
-    found = sorted(folder.glob("*.md"))
+    found = sorted(folder.glob("*.md"), key=lambda path: place(path.stem))
     if not found:
         raise UserError(f"{folder}: no tables yet; run `snakemake --cores 2 all` first")
     for path in found:

@@ -162,12 +162,14 @@ def test_a_finished_run_is_only_checked(run_folder, digits_folder):
 
 
 def test_show_prints_tables_and_where_they_lie(tmp_path):
-    save_records(tmp_path / "results", [make_record(accuracy=91.25)])
+    save_records(tmp_path / "results", [make_record(accuracy=91.25), make_record("vit/diffusion_blocks")])
     assert dblocks(tmp_path, "tables", "--from-records", "results").returncode == 0
     process = dblocks(tmp_path, "show", "smoke")
     assert process.returncode == 0
     assert "91.25 (n = 1)" in process.stdout
     assert "results/smoke/tables/table_1.md" in process.stdout
+    places = [process.stdout.index(f"tables/{name}.md") for name in ("headline", "table_1", "isolation")]
+    assert places == sorted(places)
 
 
 def test_what_a_terminal_cannot_show_is_replaced(tmp_path):
