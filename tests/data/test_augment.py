@@ -159,17 +159,6 @@ def test_both_ways_to_select_samples_agree_and_samples_do_not_mix(shape: tuple[i
         assert torch.equal(apply_one(images[i : i + 1], OPERATIONS[op], 17, -1 if minus else 1)[0], result[i])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_cuda_computes_what_the_cpu_does(shape: tuple[int, int, int]) -> None:
-    images = torch.randint(256, (280, *shape), dtype=torch.uint8, generator=seeded(0))
-    ops, negative = torch.arange(280) % len(OPERATIONS), torch.arange(280) % 3 == 0
-    for bin_ in (4, 9, 30):
-        expected = apply_operations(images, ops, negative, bin_, True)
-        result = apply_operations(images.cuda(), ops.cuda(), negative.cuda(), bin_, False)
-        assert torch.equal(result.cpu(), expected)
-
-
 def outcomes(images: torch.Tensor, bin_: int) -> dict[tuple[str, int], torch.Tensor]:
     """What each operation, with each sign that it has, makes of the first image."""
     signs = {name: (1,) if name in UNSIGNED else (1, -1) for name in OPERATIONS}
@@ -294,14 +283,6 @@ def test_where_no_box_fits_the_largest_part_in_the_middle_is_taken() -> None:
     images = torch.zeros(5, 1, 2, 128, dtype=torch.uint8)
     boxes = torch.stack(crop_boxes(images, seeded(0)), 1)
     assert boxes.tolist() == [[0, (128 - 3) // 2, 2, 3]] * 5
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_resizes_as_the_cpu_does() -> None:
-    images = torch.randint(256, (100, 3, 64, 64), dtype=torch.uint8, generator=seeded(0))
-    boxes = crop_boxes(images, seeded(1))
-    found = resized(images.cuda(), *(box.cuda() for box in boxes))
-    assert torch.equal(found.cpu(), resized(images, *boxes))
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])

@@ -1,0 +1,55 @@
+"""Pieces that have a way of their own on a CUDA device, or are about it: augmentation, sampling, the allocator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dblocks.config import resolve
+from dblocks.data.augment import OPERATIONS, apply_operations, crop_boxes, resized
+from dblocks.measure.allocated import allocated
+from dblocks.measure.made_up import made_up_data
+from dblocks.measure.memory import account_part, accounting_spec, build_without_numbers
+from dblocks.text_generation import sample_nucleus
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 17, 24), (1, 1, 1)], ids=str)
+def test_operations_on_images_are_those_of_a_cpu(shape):
+    images, ops, negative = noise(280, *shape), torch.arange(280) % len(OPERATIONS), torch.arange(280) % 3 == 0
+    for magnitude in (4, 9, 30):
+        expected = apply_operations(images, ops, negative, magnitude, True)
+        result = apply_operations(images.cuda(), ops.cuda(), negative.cuda(), magnitude, False)
+        assert torch.equal(result.cpu(), expected)
+
+
+def test_parts_of_images_are_resized_as_on_a_cpu():
+    images = noise(100, 3, 64, 64)
+    boxes = crop_boxes(images, torch.Generator().manual_seed(1))
+    found = resized(images.cuda(), *(box.cuda() for box in boxes))
+    assert torch.equal(found.cpu(), resized(images, *boxes))
+
+
+def test_sampling_goes_on_where_cuda_is_to_be_deterministic():
+    """CUDA's own running sums are refused there."""
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)).cuda()
+    draws = [torch.Generator("cuda").manual_seed(1) for _ in range(2)]
+    expected = sample_nucleus(logits, 0.9, draws[0])
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(sample_nucleus(logits, 0.9, draws[1]), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("run", ["vit/end_to_end", "dit_cifar10/end_to_end"])
+def test_the_account_is_the_allocators_peak(run, tmp_path):
+    spec = accounting_spec(resolve(run, "paper"), 128)
+    data = made_up_data(spec, tmp_path / "accounted")
+    accounted = account_part(spec, build_without_numbers(spec, data)).account.total
+    assert allocated(spec, torch.device("cuda"), tmp_path / "real") == pytest.approx(accounted, rel=0.05)
