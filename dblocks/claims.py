@@ -85,6 +85,8 @@ class Verdict:
         """How the verdict reads in a report."""
         if self.outcome == NOT_JUDGED:
             return f"{NOT_JUDGED}: {self.why}"
+        if self.n == 0:
+            return "not measured"
         outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 
@@ -154,17 +156,13 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
 
 
 def not_to_be_judged(claim: Claim, by_row: Mapping[str, Cell]) -> str:
-    """Why the cells that a claim compares decide nothing about it, whatever they hold; empty where they do.
-
-    Where a substitute was measured, only which of two is better can be told, a bound of 0: any other was fixed in the
-    claim's own metric. And two sides must be read alike.
-    """
+    """Why the cells that a claim compares decide nothing about it, whatever they hold; empty where they do."""
     for comparison in claim.comparisons:
         cells = [by_row[row] for row in comparison.rows]
-        if len({read for cell in cells for read in cell.read_on}) > 1:
-            return "its rows are read unlike"
-        if any(cell.measured != cell.wanted.metric for cell in cells) and (claim.at_least or claim.at_most):
+        if any(cell.measured != cell.wanted.metric for cell in cells):
             return "measured by another metric"
+        if len({read for cell in cells for read in cell.read_on}) > 1:
+            return "its rows were measured in different ways"
     return ""
 
 
@@ -172,7 +170,7 @@ def unequal_budgets(left: Cell, right: Cell | None) -> str:
     """A word of warning where one side was trained for another share of the paper's budget."""
     if right is None or None in (left.budget, right.budget) or math.isclose(left.budget, right.budget, rel_tol=0.01):
         return ""
-    return f" (of unequal budgets, {percentage(left.budget)} and {percentage(right.budget)})"
+    return f" ({percentage(left.budget)} and {percentage(right.budget)} of their budgets in the paper)"
 
 
 def describe(comparison: Comparison, differences: Sequence[float], interval: tuple[float, float], left: Cell) -> str:

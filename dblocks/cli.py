@@ -96,7 +96,10 @@ def parser() -> argparse.ArgumentParser:
     )
     verb(
         verbs.weights,
-        ("name", {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl or llama2"}),
+        (
+            "name",
+            {"help": "inception, sd-vae-ft-ema, gpt2-large, gpt2-xl, llama2, llama2-tokenizer or tinyllama-tokenizer"},
+        ),
         ("--data-dir", {"type": Path, "default": Path("data"), "help": "where they lie (default: %(default)s)"}),
         ("--manifest", {"type": Path, "required": True, "help": "file to write path and checksum to"}),
     )

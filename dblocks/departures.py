@@ -1,4 +1,4 @@
-"""What a run has set otherwise than the configuration has: at scale `paper`, no number of it is quite the paper's.
+"""What a run has set otherwise than the configuration, which at scale `paper` is the paper's as it is read here.
 
 And by which earlier version of the code it was made, where that is another.
 """
@@ -31,16 +31,16 @@ def of_record(record: Record, run: str) -> tuple[str, ...]:
 
 
 def of_measurement(measurement: Measurement) -> tuple[str, ...]:
-    """The same of a measurement, of both its runs; where nothing is timed, what they are computed in does not count."""
+    """The same of a measurement, of both its runs; what its kind does not depend on is left out."""
     request, entry = measurement.request, load_measurements().get(measurement.request.name)
     if entry is None:
         return ()
     pairs = ((request.baseline, entry.baseline), (request.spec, entry.run))
     found = dict.fromkeys(words for spec, run in pairs for words in departures(spec, run))
-    if request.kind != "wall_time":
-        found = {words: None for words in found if not words.startswith("compute.")}
+    idle = ["method.sampling."] * (request.kind != "inference") + ["compute."] * (request.kind != "wall_time")
+    found = {words: None for words in found if not words.startswith(tuple(idle))}
     if measurement.identity != request.identity:
-        found["by an earlier version of the code"] = None
+        found["made by an earlier version of the code"] = None
     return tuple(found)
 
 
@@ -48,8 +48,7 @@ def departures(spec: RunSpec, run: str) -> tuple[str, ...]:
     """Settings of `spec` that are not those of `run` = "<experiment>/<variant>" at its scale, in words."""
     own, configured = (dict(settings(one)) for one in (spec, resolve(run, spec.scale)))
     names = [name for name in {**configured, **own} if own.get(name) != configured.get(name)]
-    whose = "paper" if spec.scale == "paper" else "configured"
-    return tuple(f"{name} {shown(own.get(name))} ({whose}: {shown(configured.get(name))})" for name in names)
+    return tuple(f"{name} {shown(own.get(name))} (configured: {shown(configured.get(name))})" for name in names)
 
 
 def settings(spec: RunSpec) -> Iterator[tuple[str, Any]]:

@@ -183,7 +183,7 @@ def doctor(options: argparse.Namespace) -> None:
 
 
 def readme(options: argparse.Namespace) -> None:
-    """Rebuild the tables and the tree in README.md and config/README.md from committed records and files."""
+    """Rebuild what the documents have of committed records and files: tables, figures, costs, the tree."""
     from dblocks.report.readme import write_readmes
 
     print(*write_readmes(), sep="\n")

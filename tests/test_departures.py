@@ -31,20 +31,28 @@ def test_what_is_configured_departs_from_nothing(run):
 @pytest.mark.parametrize(
     ("run", "over", "said"),
     [
-        ("vit/end_to_end", {"training": {"batch_size": 64}}, ["training.batch_size 64 (paper: 128)"]),
-        ("vit/end_to_end", {"compute": {"precision": "fp32"}}, ["compute.precision fp32 (paper: auto)"]),
-        ("vit/end_to_end", {"training": {"warmup_epochs": 0}}, ["training.warmup_epochs / epochs 0.0 (paper: 0.02)"]),
+        ("vit/end_to_end", {"training": {"batch_size": 64}}, ["training.batch_size 64 (configured: 128)"]),
+        ("vit/end_to_end", {"compute": {"precision": "fp32"}}, ["compute.precision fp32 (configured: auto)"]),
+        (
+            "vit/end_to_end",
+            {"training": {"warmup_epochs": 0}},
+            ["training.warmup_epochs / epochs 0.0 (configured: 0.02)"],
+        ),
         (
             "vit/contrastive_forward_forward",
             {"method": {"probe_epochs": 5}},
-            ["probe_epochs / epochs 0.01 (paper"],
+            ["probe_epochs / epochs 0.01 (configured"],
         ),
-        ("vit/end_to_end", {"training": {"weight_decay": 0.5}}, ["training.weight_decay 0.5 (paper: 0.01)"]),
-        ("vit/end_to_end", {"augment": {"rand_augment": None}}, ["augment.rand_augment.", "(paper: 2)"]),
-        ("vit/diffusion_blocks", {"method": {"sampling": {"steps": 9}}}, ["method.sampling.steps 9 (paper: 4)"]),
-        ("vit/end_to_end", {"data": {"max_evaluation_samples": 7}}, ["data.max_evaluation_samples 7 (paper: unset)"]),
-        ("ar_lm1b/end_to_end", {"task": {"tokenizer": "bpe32000"}}, ["task.tokenizer bpe32000 (paper: llama2"]),
-        ("dit_cifar10/end_to_end", {"generation": {"samples": 7}}, ["generation.samples 7 (paper: 50000)"]),
+        ("vit/end_to_end", {"training": {"weight_decay": 0.5}}, ["training.weight_decay 0.5 (configured: 0.01)"]),
+        ("vit/end_to_end", {"augment": {"rand_augment": None}}, ["augment.rand_augment.", "(configured: 2)"]),
+        ("vit/diffusion_blocks", {"method": {"sampling": {"steps": 9}}}, ["method.sampling.steps 9 (configured: 4)"]),
+        (
+            "vit/end_to_end",
+            {"data": {"max_evaluation_samples": 7}},
+            ["data.max_evaluation_samples 7 (configured: unset)"],
+        ),
+        ("ar_lm1b/end_to_end", {"task": {"tokenizer": "bpe32000"}}, ["task.tokenizer bpe32000 (configured: llama2"]),
+        ("dit_cifar10/end_to_end", {"generation": {"samples": 7}}, ["generation.samples 7 (configured: 50000)"]),
     ],
 )
 def test_another_setting_is_named_with_both_values(run, over, said):
@@ -97,8 +105,8 @@ def test_a_verdict_on_other_settings_is_a_trend_and_the_table_names_them(tmp_pat
     cells, verdicts = judged_cells(plan)
     text = provenance(cells, "paper", table)
     assert [verdict.trend for verdict in verdicts] == [changed] * len(claims)
-    rows = "; ".join(row.row for row in table.rows)
-    assert (f"Not as in the paper: {rows}: training.batch_size 64 (paper: 256)." in text) == changed
+    rows = " and ".join(f"'{row.row}'" for row in table.rows)
+    assert (f"Not as configured, {rows}: training.batch_size 64 (configured: 256)." in text) == changed
 
 
 def test_all_runs_that_a_row_reads_are_told_of():
@@ -108,7 +116,7 @@ def test_all_runs_that_a_row_reads_are_told_of():
     other = record_of(resolve("vit/diffusion_blocks", "paper", 0, steps), {"accuracy": 50.0})
     cells = table_cells(table, "paper", {"vit/end_to_end": [("a", one)], "vit/diffusion_blocks": [("b", other)]}, {})
     text = provenance(cells, "paper", table)
-    assert "training.batch_size 64 (paper: 128), method.sampling.steps 9 (paper: 4)." in text
+    assert "training.batch_size 64 (configured: 128); method.sampling.steps 9 (configured: 4)." in text
 
 
 def test_what_earlier_code_made_is_told_and_is_a_trend(tmp_path):
@@ -129,7 +137,7 @@ def test_what_earlier_code_made_is_told_and_is_a_trend(tmp_path):
         return provenance(cells, "paper", table), [verdict.trend for verdict in verdicts]
 
     now = COMPONENTS["network.vit"]
-    said = f"Not as in the paper: ViT + DiffusionBlocks: network.vit of version 0 (now: {now})."
+    said = f"Not as configured, 'ViT + DiffusionBlocks': network.vit of version 0 (now: {now})."
     assert said not in of(records)[0] and of(records)[1] == [False, False]
     assert said in of(records | {run: older})[0] and of(records | {run: older})[1] == [True, True]
 
@@ -152,13 +160,13 @@ def test_a_measurement_at_other_shapes_is_told():
     def told(measurement: Measurement) -> str:
         cells = table_cells(table, "paper", {}, {}, {"time_vit": ("m", measurement)})
         assert all(cell.paper is not None for cell in cells if cell.column.metric == "seconds")
-        return provenance(cells, "paper", table).partition(" Not as in the paper: ")[2]
+        return provenance(cells, "paper", table).partition(" Not as configured, ")[2]
 
-    rows = "ViT; One block; Three blocks"
+    rows = "'ViT' and 'One block' and 'Three blocks'"
     assert told(a_time()) == ""
-    assert told(a_time(width=64)) == f"{rows}: network.width 64 (paper: 128)."
+    assert told(a_time(width=64)) == f"{rows}: network.width 64 (configured: 128)."
     older = a_time().model_copy(update={"identity": "0" * 64})
-    assert told(older) == f"{rows}: by an earlier version of the code."
+    assert told(older) == f"{rows}: made by an earlier version of the code."
 
 
 def test_in_what_is_computed_counts_only_where_it_is_timed():
@@ -168,7 +176,7 @@ def test_in_what_is_computed_counts_only_where_it_is_timed():
         fp32 = spec.model_copy(update={"compute": spec.compute.model_copy(update={"precision": "fp32"})})
         made = made.model_copy(update={"request": made.request.model_copy(update={run: fp32})})
     made = made.model_copy(update={"identity": made.request.identity})
-    assert of_measurement(made) == ("compute.precision fp32 (paper: auto)",)
+    assert of_measurement(made) == ("compute.precision fp32 (configured: auto)",)
     counted = made.request.model_copy(update={"settings": made.request.settings.model_copy(update={"kind": "memory"})})
     assert of_measurement(made.model_copy(update={"request": counted, "identity": counted.identity})) == ()
 

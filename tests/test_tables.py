@@ -316,7 +316,7 @@ def test_each_column_tells_the_departures_of_the_run_that_it_reads():
     cells = table_cells(table, "paper", records, {})
     row = "ViT, 12 layers, B = 3"
     assert cell_of(cells, row, "baseline").departures == ()
-    assert cell_of(cells, row, "blocks").departures == ("training.weight_decay 0.5 (paper: 0.01)",)
+    assert cell_of(cells, row, "blocks").departures == ("training.weight_decay 0.5 (configured: 0.01)",)
     assert cell_of(cells, "MDM, 12 layers, B = 3", "blocks").departures == ()  # of no record nothing departs
 
 

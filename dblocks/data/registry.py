@@ -1,7 +1,7 @@
 """The data sets by name: what a plan must know before a byte is there, and what preparation enforces.
 
 `fingerprint` is the part a data set has in a run's identity. For a named data set it is fixed, and
-preparation refuses anything else; for a general one it comes from the user's file (see sources.py).
+preparation refuses anything else; for a general one it comes from the user's file (fingerprints.py).
 Standard library only, and nothing is read from disk: every plan imports this.
 """
 

@@ -1,1 +1,1 @@
-"""What training saves, measured: memory and wall time, on made-up data of the right shape."""
+"""What training in blocks saves, measured on made-up data of the right shape: memory, wall time, operations."""

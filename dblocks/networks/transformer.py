@@ -119,9 +119,9 @@ class Modulation(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm transformer layer [N, T, D] → [N, T, D].
 
-    With `adaln` the norms are shifted and scaled and the branches gated by a condition [N, D]
-    (Peebles & Xie 2023); without, it is the plain layer of the baseline. With `gated_hidden`, the width inside a
-    gated MLP, it is Llama's layer: RMSNorm, SwiGLU, no biases.
+    With `adaln` the norms are shifted and scaled and the branches gated by a condition [N, D] (Peebles & Xie 2023),
+    by one a token, [N, T, D], or by a pair, one for each half of the sequence; without, it is the plain layer of the
+    baseline. With `gated_hidden`, the width inside a gated MLP, it is Llama's layer: RMSNorm, SwiGLU, no biases.
 
     Args:
         mlp_dropout: whether `dropout` acts inside the MLP too.

@@ -122,19 +122,15 @@ def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
 
 
 def _departures(cells: Sequence[Cell]) -> str:
-    """A sentence for all rows of which the same is to be said: what is not as in the paper, or as configured."""
+    """A sentence for all rows of which the same is to be said: what is not as configured."""
     by_row: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.metrics and cell.departures:
             by_row.setdefault(cell.row, {}).update(dict.fromkeys(cell.departures))
     rows: dict[str, list[str]] = {}
     for row, words in by_row.items():
-        rows.setdefault(", ".join(words), []).append(row)
-    of_paper = all(cell.scale == "paper" for cell in cells if cell.metrics and cell.departures)
-    return " ".join(
-        f"Not {'as in the paper' if of_paper else 'as configured'}: {'; '.join(names)}: {words}."
-        for words, names in rows.items()
-    )
+        rows.setdefault("; ".join(words), []).append(f"'{row}'")
+    return " ".join(f"Not as configured, {' and '.join(names)}: {words}." for words, names in rows.items())
 
 
 def _measurements(cells: Sequence[Cell]) -> str:
@@ -144,7 +140,9 @@ def _measurements(cells: Sequence[Cell]) -> str:
         dict.fromkeys(f"{m.shape} (made-up data, shapes of scale {m.request.spec.scale})" for m in found)
     )
     devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
-    return f"Measured: {shapes}. Machine: {devices}." if found else ""
+    columns = dict.fromkeys(cell.column.label for cell in cells if cell.measurement is not None)
+    what = "Measured" if all(cell.measurement for cell in cells if cell.metrics) else f"{', '.join(columns)}: measured"
+    return f"{what} of {shapes}. Machine: {devices}." if found else ""
 
 
 def _records(cells: Sequence[Cell], scale: str) -> str:
@@ -153,10 +151,10 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
     if not metrics:
         return ""
     seeds = sorted({seed for cell in cells for seed in cell.metrics})
-    data = dict.fromkeys(f"{m.dataset}, {m.split} split, {m.samples:,} samples" for m in metrics)
+    many = len(seeds) > 1
     text = (
-        f"Scale {scale}; {'; '.join(data)}; seeds "
-        f"{', '.join(map(str, seeds))}; mean ± sd over seeds. Budget: training samples seen, as a share of the paper's."
+        f"Scale {scale}; {'; '.join(_samples(cells))}; seed{'s' * many} {', '.join(map(str, seeds))}"
+        f"{'; mean ± sd over seeds' * many}. Budget: training samples seen, as a share of the same row's in the paper."
     )
     several = [metric for metric in metrics if metric.extractor and metric.values]
     if extractors := dict.fromkeys(metric.extractor for metric in several):
@@ -167,14 +165,36 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
     if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor and not metric.values):
         text += f" Measured with: {'; '.join(extractors)}."
     references = dict.fromkeys(
-        f"{cell.label}: {metric.reference:,}" for cell in cells for metric in cell.metrics.values() if metric.reference
+        f"{_bare(cell)} {metric.reference:,} of {metric.dataset}"
+        for cell in cells
+        for metric in cell.metrics.values()
+        if metric.reference
     )
-    text += f" Compared with so many of the split: {'; '.join(references)}." if references else ""
+    text += f" Compared with: {'; '.join(references)}." if references else ""
     if papers := dict.fromkeys(
         c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
     ):
         text += f" The paper's values are for {' and '.join(papers)} and do not stand beside these."
     return text
+
+
+def _samples(cells: Sequence[Cell]) -> list[str]:
+    """How much of which split was evaluated; where one split is read in several ways, which column in which."""
+    read: dict[tuple[str, str], dict[int, dict[str, None]]] = {}
+    for cell in cells:
+        for metric in cell.metrics.values():
+            sizes = read.setdefault((metric.dataset, metric.split), {})
+            sizes.setdefault(metric.samples, {})[_bare(cell)] = None
+    return [
+        f"{dataset}, {split} split, {samples:,} samples" + (f" ({', '.join(labels)})" if len(sizes) > 1 else "")
+        for (dataset, split), sizes in read.items()
+        for samples, labels in sizes.items()
+    ]
+
+
+def _bare(cell: Cell) -> str:
+    """A cell's heading without its direction."""
+    return cell.label.rstrip(" ↑↓")
 
 
 def markdown(table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], scale: str) -> str:
@@ -229,6 +249,7 @@ TEX = {
     "–": "--",
     "−": "$-$",
     "σ": r"$\sigma$",
+    "⁸": r"$^8$",
 }
 
 

@@ -1,4 +1,4 @@
-"""RunSpec: its parts put together, and which of them fit each other."""
+"""RunSpec: its parts put together, and checked against each other."""
 
 from __future__ import annotations
 

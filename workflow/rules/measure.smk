@@ -1,4 +1,4 @@
-"""Measurements of networks: memory, wall time. They need neither data nor trained weights.
+"""Measurements of networks: memory, wall time, operations. They need neither data nor trained weights.
 
 INPUTS: request.json. OUTPUTS: results/<scale>/measurements/<name>-<hash8>/measurement.json.
 """
