@@ -141,8 +141,9 @@ def _measurements(cells: Sequence[Cell]) -> str:
     )
     devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
     columns = dict.fromkeys(cell.column.label for cell in cells if cell.measurement is not None)
-    what = "Measured" if all(cell.measurement for cell in cells if cell.metrics) else f"{', '.join(columns)}: measured"
-    return f"{what} of {shapes}. Machine: {devices}." if found else ""
+    mixed = any(cell.metrics and cell.measurement is None for cell in cells)
+    what = f"{', '.join(columns)} measured on" if mixed else "Measured on"
+    return f"{what} {shapes}. Machine: {devices}." if found else ""
 
 
 def _records(cells: Sequence[Cell], scale: str) -> str:
