@@ -13,8 +13,9 @@ from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import make_request
 from dblocks.record import Metric
 from dblocks.report.build_tables import cells_of, judged_cells, plans_from_records
+from dblocks.report.provenance import provenance
 from dblocks.report.readme import REFERENCE
-from dblocks.report.table_files import grid, provenance
+from dblocks.report.table_files import grid
 from dblocks.tables import load_tables
 from dblocks.versions import COMPONENTS
 from tests.workflow.helpers import make_record, record_of, save_records

@@ -8,7 +8,8 @@ from dblocks.config import resolve
 from dblocks.errors import UserError
 from dblocks.filled_cells import table_cells
 from dblocks.record import Metric, Record
-from dblocks.report.table_files import grid, provenance
+from dblocks.report.provenance import provenance
+from dblocks.report.table_files import grid
 from dblocks.tables import load_tables
 from tests.workflow.helpers import record_of
 

@@ -15,8 +15,9 @@ from dblocks.data.files import write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
 from dblocks.report.page_figures import dot_plot, noise_partition, table_figure
+from dblocks.report.provenance import provenance
 from dblocks.report.run_views import RunView, data_uri, run_view
-from dblocks.report.table_files import CellText, grid, provenance
+from dblocks.report.table_files import CellText, grid
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?", NOT_JUDGED: "–"}

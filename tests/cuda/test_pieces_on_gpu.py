@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dblocks.config import resolve
-from dblocks.data.augment import OPERATIONS, apply_operations, crop_boxes, resized
+from dblocks.data.augment import crop_boxes, resized
+from dblocks.data.rand_augment import OPERATIONS, apply_operations
 from dblocks.measure.allocated import allocated
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.memory import account_part, accounting_spec, build_without_numbers

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from dblocks.data import augment as module
-from dblocks.data.augment import (
-    OPERATIONS,
-    apply_operations,
-    augment,
-    crop_boxes,
-    rand_augment,
-    random_crop,
-    random_flip,
-    resized,
-)
+from dblocks.data import rand_augment as module
+from dblocks.data.augment import augment, crop_boxes, random_crop, random_flip, resized
+from dblocks.data.rand_augment import OPERATIONS, apply_operations, rand_augment
 from dblocks.errors import UserError
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (3, 17, 24), (1, 24, 17), (3, 2, 3), (1, 1, 1)]

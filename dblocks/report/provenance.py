@@ -1,0 +1,92 @@
+"""The sentences under a table: on what its numbers were measured, by what, and what is not as configured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dblocks.cells import Cell
+from dblocks.tables import Table
+
+
+def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
+    """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
+    recorded = [cell for cell in cells if cell.measurement is None]
+    text = " ".join(filter(None, (_records(recorded, scale), _measurements(cells), _departures(cells))))
+    return text or f"Scale {scale}; nothing measured yet."
+
+
+def _departures(cells: Sequence[Cell]) -> str:
+    """A sentence for all rows of which the same is to be said: what is not as configured."""
+    by_row: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.metrics and cell.departures:
+            by_row.setdefault(cell.row, {}).update(dict.fromkeys(cell.departures))
+    rows: dict[str, list[str]] = {}
+    for row, words in by_row.items():
+        rows.setdefault("; ".join(words), []).append(f"'{row}'")
+    return " ".join(f"Not as configured, {' and '.join(names)}: {words}." for words, names in rows.items())
+
+
+def _measurements(cells: Sequence[Cell]) -> str:
+    """One sentence on what was measured, where, and at whose shapes."""
+    found = [cell.measurement for cell in cells if cell.measurement is not None]
+    shapes = "; ".join(
+        dict.fromkeys(f"{m.shape} (made-up data, shapes of scale {m.request.spec.scale})" for m in found)
+    )
+    devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
+    columns = dict.fromkeys(cell.column.label for cell in cells if cell.measurement is not None)
+    mixed = any(cell.metrics and cell.measurement is None for cell in cells)
+    what = f"{', '.join(columns)} measured on" if mixed else "Measured on"
+    return f"{what} {shapes}. Machine: {devices}." if found else ""
+
+
+def _records(cells: Sequence[Cell], scale: str) -> str:
+    """One sentence on the records: data, split, seeds, and why the paper's values are absent."""
+    metrics = [metric for cell in cells for metric in cell.metrics.values()]
+    if not metrics:
+        return ""
+    seeds = sorted({seed for cell in cells for seed in cell.metrics})
+    many = len(seeds) > 1
+    text = (
+        f"Scale {scale}; {'; '.join(_samples(cells))}; seed{'s' * many} {', '.join(map(str, seeds))}"
+        f"{'; mean ± sd over seeds' * many}. Budget: training samples seen, as a share of the same row's in the paper."
+    )
+    several = [metric for metric in metrics if metric.extractor and metric.values]
+    if extractors := dict.fromkeys(metric.extractor for metric in several):
+        means = dict.fromkeys(cell.wanted.label for cell in cells if cell.metrics and cell.wanted.statistic == "mean")
+        but = f" ({' and '.join(means)}: their mean)" if means else ""
+        evaluations = max(len(metric.values) for metric in several)
+        text += f" Least of {evaluations} evaluations a seed{but}; features of: {'; '.join(extractors)}."
+    if extractors := dict.fromkeys(metric.extractor for metric in metrics if metric.extractor and not metric.values):
+        text += f" Measured with: {'; '.join(extractors)}."
+    references = dict.fromkeys(
+        f"{_bare(cell)} {metric.reference:,} of {metric.dataset}"
+        for cell in cells
+        for metric in cell.metrics.values()
+        if metric.reference
+    )
+    text += f" Compared with: {'; '.join(references)}." if references else ""
+    if papers := dict.fromkeys(
+        c.paper_dataset for c in cells if any(m.dataset != c.paper_dataset for m in c.metrics.values())
+    ):
+        text += f" The paper's values are for {' and '.join(papers)} and do not stand beside these."
+    return text
+
+
+def _samples(cells: Sequence[Cell]) -> list[str]:
+    """How much of which split was evaluated; where one split is read in several ways, which column in which."""
+    read: dict[tuple[str, str], dict[int, dict[str, None]]] = {}
+    for cell in cells:
+        for metric in cell.metrics.values():
+            sizes = read.setdefault((metric.dataset, metric.split), {})
+            sizes.setdefault(metric.samples, {})[_bare(cell)] = None
+    return [
+        f"{dataset}, {split} split, {samples:,} samples" + (f" ({', '.join(labels)})" if len(sizes) > 1 else "")
+        for (dataset, split), sizes in read.items()
+        for samples, labels in sizes.items()
+    ]
+
+
+def _bare(cell: Cell) -> str:
+    """A cell's heading without its direction."""
+    return cell.label.rstrip(" ↑↓")
