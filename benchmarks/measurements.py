@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from dblocks.data.files import write_atomically
-from dblocks.measure.request import REQUEST
+from dblocks.measure.request import REQUEST, MeasurementSpec
 from dblocks.planning import make_plan
 
 
@@ -26,7 +27,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--scale", default="paper")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--kind", choices=("memory", "wall_time", "compute", "inference"), help="default: all")
+    parser.add_argument(
+        "--kind", choices=get_args(MeasurementSpec.model_fields["kind"].annotation), help="default: all"
+    )
     options = parser.parse_args()
     plan = make_plan({"scale": options.scale, "device": options.device, "results_dir": str(options.results)})
     failed = []

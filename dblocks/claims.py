@@ -85,8 +85,6 @@ class Verdict:
         """How the verdict reads in a report."""
         if self.outcome == NOT_JUDGED:
             return f"{NOT_JUDGED}: {self.why}"
-        if self.n == 0:
-            return "not measured"
         outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 
@@ -151,7 +149,7 @@ def judge(claim: Claim, cells: Sequence[Cell], trend: bool) -> Verdict:
         counts.append(len(seeds))
         details.append(describe(comparison, differences, interval, left) + unequal_budgets(left, right))
     outcome = "fails" if "fails" in outcomes else "undecided" if "undecided" in outcomes else "holds"
-    why = not_to_be_judged(claim, by_row)
+    why = not_to_be_judged(claim, by_row) if any(counts) else "not measured"
     return Verdict(claim, NOT_JUDGED if why else outcome, min(counts), trend, "; ".join(details), why)
 
 

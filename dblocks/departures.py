@@ -24,9 +24,9 @@ OF_COMPUTE = {"precision"}
 
 def of_record(record: Record, run: str) -> tuple[str, ...]:
     """What of a record is not as `run` = "<experiment>/<variant>" would be made today: settings, then code."""
-    today = code_versions(record.spec)
-    older = [name for name, version in record.code_versions.items() if today.get(name, version) != version]
-    said = [f"{name} of version {record.code_versions[name]} (now: {today[name]})" for name in older]
+    own, today = record.code_versions, code_versions(record.spec)
+    other = [name for name in {**own, **today} if own.get(name) != today.get(name)]
+    said = [f"{name} of version {own.get(name, 'none')} (now: {today.get(name, 'none')})" for name in other]
     return (*departures(record.spec, run), *said)
 
 

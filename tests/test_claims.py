@@ -98,7 +98,8 @@ def test_a_stricter_bound_is_never_easier(differences, bound, more):
 
 @given(st.lists(values, max_size=2), values)
 def test_below_three_seeds_nothing_is_decided(differences, bound):
-    assert verdict(differences, at_least=bound) == verdict(differences, at_most=bound) == "undecided"
+    outcome = "undecided" if differences else "not judged"
+    assert verdict(differences, at_least=bound) == verdict(differences, at_most=bound) == outcome
 
 
 def measured(name: str) -> Measurement:
@@ -155,7 +156,18 @@ def test_all_comparisons_must_hold_and_one_that_fails_decides():
 
 def test_a_row_that_was_not_measured_leaves_a_claim_undecided():
     result = judge(claim([("left", "right")], at_least=1), [cell("left", {}), cell("right", {0: 1.0})], False)
-    assert (result.text(), result.detail) == ("not measured", "(left) − (right): not measured")
+    assert (result.text(), result.detail) == ("not judged: not measured", "(left) − (right): not measured")
+
+
+def test_a_comparison_that_is_missing_hides_none_that_fails():
+    cells = [cell("low", {0: 0.0, 1: 0.1, 2: 0.2}), cell("top", {0: 9.0, 1: 9.1, 2: 9.2}), cell("none", {})]
+
+    def text(*pairs: tuple[str, str]) -> str:
+        return judge(claim(list(pairs), at_least=1), cells, False).text()
+
+    assert text(("top", "none"), ("low", "top")) == "fails"
+    assert text(("top", "none"), ("top", "low")) == "undecided (n = 0)"
+    assert text(("top", "none"), ("low", "none")) == "not judged: not measured"
 
 
 @pytest.mark.parametrize(("unit", "said"), [("%", "1.000 points"), ("nats", "1.000 nats"), ("", "1.000")])

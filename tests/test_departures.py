@@ -124,6 +124,10 @@ def test_what_earlier_code_made_is_told_and_is_a_trend(tmp_path):
     table, run = TABLES["table_9"], "vit_tiny/diffusion_blocks"
     records = {row.run: [make_record(row.run, "paper", k, accuracy=50.0) for k in range(3)] for row in table.rows}
     older = [r.model_copy(update={"code_versions": {**r.code_versions, "network.vit": 0}}) for r in records[run]]
+    lacking = [
+        r.model_copy(update={"code_versions": {k: v for k, v in r.code_versions.items() if k != "network.vit"}})
+        for r in records[run]
+    ]
 
     def of(found) -> tuple[str, list[bool]]:
         paths = {name: save_records(tmp_path / name.replace("/", "-"), made) for name, made in found.items()}
@@ -141,6 +145,8 @@ def test_what_earlier_code_made_is_told_and_is_a_trend(tmp_path):
     said = f"Not as configured, 'ViT + DiffusionBlocks': network.vit of version 0 (now: {now})."
     assert said not in of(records)[0] and of(records)[1] == [False, False]
     assert said in of(records | {run: older})[0] and of(records | {run: older})[1] == [True, True]
+    said = said.replace("of version 0", "of version none")
+    assert said in of(records | {run: lacking})[0] and of(records | {run: lacking})[1] == [True, True]
 
 
 def a_time(**fields) -> Measurement:

@@ -41,12 +41,10 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     """Shape in words, and a step's operations, whole and in blocks, with their ratio."""
     spec = request.spec
     whole, block = denoising_step(request.baseline), denoising_step(spec)
-    values = {
-        "whole_operations": (whole / GIGA, "10^9 operations"),
-        "operations": (block / GIGA, "10^9 operations"),
-        "whole_step_reduction": (1.0, ""),
-        "step_reduction": (whole / block, ""),
-    }
+    values = {}
+    for prefix, operations in (("whole_", whole), ("", block)):
+        values[f"{prefix}operations"] = operations / GIGA, "10^9 operations"
+        values[f"{prefix}step_reduction"] = whole / operations, ""
     shape = f"{spec.network.name} of {spec.network.layers} layers, width {spec.network.width}, on {spec.data.name}"
     return shape, [
         Metric.measured(spec.data, name, value, unit=unit, split="made up", samples=1)

@@ -41,14 +41,15 @@ def take(request_path: Path) -> Path:
     from dblocks.machine import describe, pick_device
 
     request = read_json(request_path, Request)
-    device = pick_device(request.spec.compute)
+    compute = request.spec.compute
+    device = pick_device(compute if request.on_device else compute.model_copy(update={"device": "cpu"}))
     shape, metrics = import_module(f"dblocks.measure.{request.kind}").measure(request, device)
     measurement = Measurement(
         identity=request.identity,
         request=request,
         shape=shape,
         metrics=metrics,
-        machine=describe(request.spec.compute, device),
+        machine=describe(compute, device),
         finished=datetime.now(UTC),
     )
     path = request_path.parent / MEASUREMENT

@@ -58,6 +58,11 @@ class Request(Part):
         return self.settings.kind
 
     @property
+    def on_device(self) -> bool:
+        """Whether it runs on the device that its runs ask for; what is only counted needs none."""
+        return self.kind in ("memory", "wall_time")
+
+    @property
     def version(self) -> int:
         return COMPONENTS[f"measure.{self.kind}"]
 

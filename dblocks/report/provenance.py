@@ -9,7 +9,8 @@ from dblocks.tables import Table
 
 
 def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
-    """One sentence on what the numbers are: scale, data, split, seeds, and why the paper's are absent."""
+    """What the numbers of a table are, in sentences: scale, data, split, seeds, why the paper's are absent, what was
+    measured on which machine, and what is not as configured."""
     recorded = [cell for cell in cells if cell.measurement is None]
     text = " ".join(filter(None, (_records(recorded, scale), _measurements(cells), _departures(cells))))
     return text or f"Scale {scale}; nothing measured yet."
@@ -34,7 +35,7 @@ def _measurements(cells: Sequence[Cell]) -> str:
         dict.fromkeys(f"{m.shape} (made-up data, shapes of scale {m.request.spec.scale})" for m in found)
     )
     devices = ", ".join(dict.fromkeys(f"{m.machine.device}, threads {m.machine.threads}" for m in found))
-    columns = dict.fromkeys(cell.column.label for cell in cells if cell.measurement is not None)
+    columns = dict.fromkeys(f"'{cell.column.label}'" for cell in cells if cell.measurement is not None)
     mixed = any(cell.metrics and cell.measurement is None for cell in cells)
     what = f"{', '.join(columns)} measured on" if mixed else "Measured on"
     return f"{what} {shapes}. Machine: {devices}." if found else ""

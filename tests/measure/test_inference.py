@@ -13,9 +13,11 @@ from dblocks.config import CONFIG_DIR, resolve
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.errors import UserError
 from dblocks.measure.inference import denoising_step, measure
-from dblocks.measure.request import load_measurements, make_request
+from dblocks.measure.measurement import read_measurement, take
+from dblocks.measure.request import REQUEST, load_measurements, make_request
 from dblocks.networks.dit import DiTDenoiser
 from dblocks.partition import partition_of
+from dblocks.planning import make_plan
 from tests.workflow.helpers import edit
 
 STEPS = [name for name, entry in load_measurements().items() if entry.kind == "inference"]
@@ -62,6 +64,16 @@ def test_a_block_takes_nearly_b_times_less(name):
     assert 0.99 * blocks < values["step_reduction"] < blocks
     assert values["whole_step_reduction"] == 1
     assert values["step_reduction"] == pytest.approx(values["whole_operations"] / values["operations"])
+
+
+def test_what_is_counted_asks_for_no_gpu_where_its_runs_do(tmp_path):
+    plan = make_plan({"scale": "paper", "results_dir": str(tmp_path)})
+    gpus = {request.name: plan.measuring_gpus(folder) for folder, request in plan.requests.items()}
+    assert {name for name, count in gpus.items() if count == 0} == {*STEPS, "compute_huginn"}
+    request = plan.measurements[STEPS[0]]
+    assert request.spec.compute.device == "cuda"
+    (tmp_path / REQUEST).write_text(request.model_dump_json())
+    assert read_measurement(take(tmp_path / REQUEST)).machine.device.startswith("CPU")
 
 
 def test_another_network_is_refused_in_one_line(tmp_path):
