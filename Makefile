@@ -47,6 +47,7 @@ schemas: setup  ## workflow/schemas from the typed configuration
 
 bench: setup  ## speed, with device and n
 	$(BIN)/python -m benchmarks.step_time
+	$(BIN)/python -m benchmarks.step_profile
 	$(BIN)/python -m benchmarks.plain_vit
 	$(BIN)/python -m benchmarks.architectures
 	$(BIN)/python -m benchmarks.sampling_time

@@ -33,6 +33,9 @@ step step_time_combo "${timed[@]}" --override '{compute: {compile: blocks}}' --i
     --out "$out/step_time_combo.json"
 TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --override '{compute: {compile: blocks}}' \
     --out "$out/step_time_dependent_launch.json"
+step step_profile "$python" -m benchmarks.step_profile --out "$out/step_profile.json"
+step step_profile_blocks "$python" -m benchmarks.step_profile --override '{compute: {compile: blocks}}' \
+    --out "$out/step_profile_blocks.json"
 step plain_vit "$python" -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.json"
 step architectures "$python" -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
 step sampling_time "$python" -m benchmarks.sampling_time --out "$out/sampling_time.json"

@@ -85,7 +85,8 @@ class Verdict:
         """How the verdict reads in a report."""
         if self.outcome == NOT_JUDGED:
             return f"{NOT_JUDGED}: {self.why}"
-        outcome = f"undecided (n = {self.n})" if self.outcome == "undecided" else self.outcome
+        n = f"n = {self.n}" if self.n else "not all of it is measured"
+        outcome = f"undecided ({n})" if self.outcome == "undecided" else self.outcome
         return f"{'trend: ' if self.trend else ''}{outcome}"
 
 

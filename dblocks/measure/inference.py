@@ -45,8 +45,7 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     for prefix, operations in (("whole_", whole), ("", block)):
         values[f"{prefix}operations"] = operations / GIGA, "10^9 operations"
         values[f"{prefix}step_reduction"] = whole / operations, ""
-    shape = f"{spec.network.name} of {spec.network.layers} layers, width {spec.network.width}, on {spec.data.name}"
-    return shape, [
+    return request.shape, [
         Metric.measured(spec.data, name, value, unit=unit, split="made up", samples=1)
         for name, (value, unit) in values.items()
     ]

@@ -230,10 +230,4 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     ratios["blocks"] = request.spec.num_blocks
     ratios["share_of_blocks"] = ratios["alone_reduction"] / request.spec.num_blocks
     metrics += [Metric.measured(request.spec.data, name, value, **made) for name, value in ratios.items()]
-    return shape_of(request.spec, batch), metrics
-
-
-def shape_of(spec: RunSpec, batch: int) -> str:
-    """What was accounted, in words."""
-    network = spec.network
-    return f"{network.name} of {network.layers} layers, width {network.width}, on {spec.data.name}, micro-batch {batch}"
+    return f"{request.shape}, micro-batch {batch}", metrics

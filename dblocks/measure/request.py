@@ -63,6 +63,15 @@ class Request(Part):
         return self.kind in ("memory", "wall_time")
 
     @property
+    def shape(self) -> str:
+        """What is measured, in words: the network's sizes and the data."""
+        network = self.spec.network
+        hidden = getattr(network, "hidden", None) or int(network.width * getattr(network, "mlp_ratio", 0))
+        layers = f" of {network.layers} layers" if hasattr(network, "layers") else ""
+        mlp = f", MLP {hidden:,}" if hidden else ""
+        return f"{network.name}{layers}, width {network.width}{mlp}, on {self.spec.data.name}"
+
+    @property
     def version(self) -> int:
         return COMPONENTS[f"measure.{self.kind}"]
 

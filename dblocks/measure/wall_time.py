@@ -142,7 +142,6 @@ def measure(request: Request, device: torch.device) -> tuple[str, list[Metric]]:
     common = {"split": "made up", "samples": len(times["whole"])}
     for name, value, unit in (("baseline", one, "s"), ("blocks", other, "s"), ("ratio", one / other, "")):
         metrics.append(Metric.measured(data, f"step_{name}", value, unit=unit, **common))
-    network, batch = request.spec.network, request.spec.training.batch_size
-    shape = f"{network.name} of {network.layers} layers, width {network.width}, on {data.name}, batch {batch}"
+    shape = f"{request.shape}, batch {request.spec.training.batch_size}"
     count = len(times["whole"])
     return f"{shape}, {count} " + (f"readings of {together} steps" if together > 1 else "iterations"), metrics

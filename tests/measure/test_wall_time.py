@@ -58,7 +58,7 @@ def test_each_reading_makes_its_batches_once(request_, tmp_path, monkeypatch):
 def test_metrics_have_their_spread_count_and_share(request_):
     shape, metrics = measure(request_, CPU)
     found = {metric.name: metric for metric in metrics}
-    assert "3 layers, width 16" in shape and "4 iterations" in shape and "batch 64" in shape
+    assert "vit of 3 layers, width 16, MLP 64, on digits" in shape and "4 iterations" in shape and "batch 64" in shape
     for name, samples in (("whole", 4), ("block", 12), ("blocks", 4)):
         seconds, share = found[f"{name}_seconds"], found[f"{name}_data_share"]
         assert seconds.samples == samples
