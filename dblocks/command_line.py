@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dblocks.config import MOST_SEEDS, NAMES, merge
-from dblocks.reading import parse_yaml
+from dblocks.reading import first_error, parse_yaml
 from dblocks.spec import Part
 
 
@@ -33,7 +33,31 @@ class CommandLine(Part):
         description="Fields of RunSpec by <experiment>, for its runs, or by <experiment>/<variant>, for that one; they "
         "win over `override`, and the latter over the former.",
     )
+    at_scale: dict[str, dict[str, Any]] = Field(
+        {}, description="Other keys by scale: they hold at that scale alone, and what is given for all wins over them."
+    )
     wandb: str = Field("offline", pattern="^(offline|online|off)$", description="offline, online or off.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_holds_at_its_scale(cls, given: Any) -> Any:
+        """Its scale's part of `at_scale`, under what is given for all."""
+        parts = given.get("at_scale") if isinstance(given, Mapping) else None
+        own = parts.get(given.get("scale", "smoke")) if isinstance(parts, Mapping) else None
+        return merge(own, given) if isinstance(own, Mapping) else given
+
+    @field_validator("at_scale")
+    @classmethod
+    def _every_part_is_right(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Also the parts of other scales."""
+        for scale, part in value.items():
+            if {"scale", "at_scale"} & part.keys():
+                raise ValueError(f"{scale}: cannot hold scale or at_scale")
+            try:
+                cls.model_validate(part)
+            except ValidationError as error:
+                raise ValueError(f"{scale}: {first_error(error)}") from error
+        return value
 
     @field_validator("override", "override_runs", mode="before")
     @classmethod

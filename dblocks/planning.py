@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dblocks.budget import total_steps
 from dblocks.claims import load_claims
 from dblocks.command_line import CommandLine
-from dblocks.config import CONFIG_DIR, load_experiments, load_scales, needed_specs, place_of, resolve
+from dblocks.config import CONFIG_DIR, known_scales, load_experiments, load_scales, needed_specs, place_of, resolve
 from dblocks.data.registry import DATASETS
 from dblocks.errors import UserError
 from dblocks.identity import data_fingerprint, identity, weights_identity
@@ -39,6 +39,10 @@ def parse_command_line(config: dict) -> CommandLine:
     for name in line.skip:
         if name not in known:
             raise UserError(f"--config skip: nothing is called '{name}'; there are {', '.join(known)}")
+    for scale, part in line.at_scale.items():
+        if scale not in load_scales():
+            raise UserError(f"--config at_scale: no scale '{scale}'; there are {known_scales()}")
+        check_overridden(parse_command_line(part))
     return line
 
 

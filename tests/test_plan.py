@@ -20,7 +20,7 @@ from dblocks.plan_files import write_plan
 from dblocks.planning import make_plan
 from dblocks.reading import parse_yaml
 from dblocks.run import read_spec
-from tests.workflow.helpers import edit, environment
+from tests.workflow.helpers import REPOSITORY, edit, environment
 
 GATED = {"skip": ["imagenet256"]}  # what only a person can bring
 SENTENCES = {"austen_sentences", "austen_chapters", "austen_teacher"}  # of language models at smoke
@@ -239,11 +239,21 @@ def test_a_tables_plan_that_is_no_text_is_written_anew(tmp_path):
     assert path.read_bytes() == whole
 
 
+SITE = yaml.safe_load((REPOSITORY / "slurm" / "scale.yaml").read_text())
+
+
+def test_what_a_site_does_without_at_the_papers_scale_changes_no_other():
+    assert make_plan(SITE).command_line.skip == ["imagenet256", "llama2"]
+    assert make_plan({**SITE, "skip": []}).command_line.skip == [], "what is given for all wins"
+    trial, plain = make_plan({**SITE, "scale": "smoke"}), make_plan({})
+    assert (trial.runs, trial.measurements, trial.skipped) == (plain.runs, plain.measurements, plain.skipped)
+    assert make_plan({**SITE, "scale": "short"}).published_weights()[-1].stem == "tinyllama-tokenizer"
+
+
 def test_target_data_has_all_that_wants_a_network():
     plan = make_plan({"scale": "paper", "skip": ["imagenet256", "llama2", "llama2-tokenizer"]})
     assert [path.stem for path in plan.published_weights()] == ["inception"]  # no run is left that text is judged in
-    open_tokenizer = {name: {"task": {"tokenizer": "tinyllama-tokenizer"}} for name in ("ar_lm1b", "ar_owt", "huginn")}
-    plan = make_plan({"scale": "paper", "skip": ["imagenet256", "llama2"], "override_runs": open_tokenizer})
+    plan = make_plan(SITE)
     names = ["gpt2-large", "gpt2-xl", "inception", "tinyllama-tokenizer"]
     assert [path.stem for path in plan.published_weights()] == names
     assert make_plan({}).published_weights() == []

@@ -50,7 +50,8 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
     many = len(seeds) > 1
     text = (
         f"Scale {scale}; {'; '.join(_samples(cells))}; seed{'s' * many} {', '.join(map(str, seeds))}"
-        f"{'; mean ± sd over seeds' * many}. Budget: training samples seen, as a share of the same row's in the paper."
+        f"{'; mean ± sd over seeds' * many}. Budget: training samples seen (of text, tokens), as a share of the same "
+        "row's in the paper."
     )
     several = [metric for metric in metrics if metric.extractor and metric.values]
     if extractors := dict.fromkeys(metric.extractor for metric in several):

@@ -184,6 +184,14 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"override_runs": {"vit/diffusion_block": {"training": {"epochs": 1}}}},
         ("override_runs", "'vit'", "'diffusion_block'", "diffusion_blocks"),
     ),
+    "a part for no scale": ({"at_scale": {"papr": {}}}, ("at_scale", "'papr'", "paper")),
+    "a part of no known key": ({"at_scale": {"paper": {"skipp": []}}}, ("at_scale", "paper: skipp")),
+    "a part with a scale of its own": ({"at_scale": {"paper": {"scale": "smoke"}}}, ("at_scale", "paper", "scale")),
+    "a part that skips nothing known": ({"at_scale": {"paper": {"skip": ["vit"]}}}, ("skip", "'vit'", "cifar100")),
+    "a part for no experiment": (
+        {"at_scale": {"paper": {"override_runs": {"vitt": {}}}}},
+        ("override_runs", "'vitt'", "vit"),
+    ),
     "two crops at once": (
         {"override_runs": {"vit": {"augment": {"resized_crop": True}}}},
         ("augment", "resized_crop", "crop_padding"),
