@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # wait: few at a time, every 10 s, which is also how much later it ends
 SCHEDULING := --scheduler greedy --scheduler-subsample 32 --max-jobs-per-timespan 1000/10s
 
-.PHONY: setup smoke test test-slow faults lint format schemas bench clean
+.PHONY: setup smoke test test-slow faults lint format schemas readme bench clean
 
 setup: .venv/ready  ## .venv with the exact tested versions
 
@@ -44,6 +44,9 @@ format: setup
 
 schemas: setup  ## workflow/schemas from the typed configuration
 	$(BIN)/python -m dblocks schema
+
+readme: setup  ## the documents' built parts: tables, figures, costs, the list of files
+	$(BIN)/python -m dblocks readme
 
 bench: setup  ## speed, with device and n
 	$(BIN)/python -m benchmarks.step_time

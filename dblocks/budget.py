@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from dblocks.config import CONFIG_DIR, resolve
@@ -17,9 +18,15 @@ def training_samples(spec: RunSpec) -> int:
         return spec.task.epoch_tokens // spec.task.length
     info = dataset(spec.data.name)
     if isinstance(spec.task, MaskedTextSpec):
-        characters = info.characters or characters_in(Path(spec.data.path))
+        characters = info.characters or _characters(spec.data.path)
         return character_splits(characters)[0] // spec.task.length
     return info.train_size if spec.data.train_split == "train" else info.fit_size()
+
+
+@cache
+def _characters(path: str) -> int:
+    """Of a user's text as it is when this process first asks, as its fingerprint (`identity.data_fingerprint`)."""
+    return characters_in(Path(path))
 
 
 def steps_per_epoch(spec: RunSpec) -> int:

@@ -25,8 +25,8 @@ CSV_COLUMNS = (
     "split",
     "scale",
     "budget",
-    "departures",
     "record",
+    "departures",
 )
 
 
@@ -135,7 +135,6 @@ class Cell:
             "dataset": first and first.dataset,
             "split": first and first.split,
             "budget": self.budget,
-            "departures": "; ".join(self.departures) if self.metrics else None,
         }
         text = {key: "" if value is None else str(value) for key, value in known.items()}
         fixed = {
@@ -147,7 +146,8 @@ class Cell:
         }
         more = {mark: "yes" if borne else "no" for mark, borne in self.marks.items()}
         more |= {source: "" if value is None else str(value) for source, value in self.published.items()}
-        return {**fixed, **text, "record": ";".join(self.records), **more}
+        told = "; ".join(self.departures) if self.metrics else ""
+        return {**fixed, **text, "record": ";".join(self.records), "departures": told, **more}
 
     def text(self) -> str:
         """How the cell reads in a table: mean ± sd (n), or why it is empty."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from dblocks.data.files import readable
 from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import dataset
 from dblocks.data.sources import availability
+from dblocks.errors import UserError
 from dblocks.identity import data_key
 from dblocks.plan import Plan
 from dblocks.spec import RunSpec
+from dblocks.weights import is_here
 
 PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "pandas", "wandb")
 
@@ -85,13 +86,14 @@ def directories(plan: Plan) -> Iterator[Finding]:
     line = plan.command_line
     here = Path(line.data_dir).expanduser()
     yield Finding("data directory", "ok" if here.is_dir() else "note", str(here) if here.is_dir() else f"no {here} yet")
-    needed = sum(room(plan, key) for key in plan.datasets())
+    downloads, arrays = room(plan, plan.datasets(), (path.stem for path in plan.published_weights()))
     place = Path(line.results_dir).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    state = "ok" if free > needed else "missing"
-    yield Finding("disk", state, f"{readable(free)} free at {place}, {readable(needed)} for data")
+    state = "ok" if free > downloads + arrays else "missing"
+    wanted = f"{readable(downloads)} to download, {readable(arrays)} for prepared data"
+    yield Finding("disk", state, f"{readable(free)} free at {place}; {wanted}")
 
 
 def data_sets(plan: Plan) -> Iterator[Finding]:
@@ -104,30 +106,52 @@ def data_sets(plan: Plan) -> Iterator[Finding]:
         yield Finding(f"data {key}", state, f"{found}{prepared}; for {', '.join(tables)}")
 
 
-def gated_models(plan: Plan) -> Iterator[Finding]:
-    """Weights that a person must be granted, for the tables there are."""
-    token = os.environ.get("HF_TOKEN") or (Path.home() / ".cache/huggingface/token").exists()
-    for weights in WEIGHTS.values():
-        tables = [f"table_{number}" for number in re.findall(r"\d+", weights.tables.partition("(")[0])]
-        if weights.gate == "manual" and set(tables) & set(plan.tables):
-            detail = f"gated, for tables {weights.tables}; " + ("a hub token is there" if token else "no hub token")
-            yield Finding(weights.name, "note", detail)
+def published_weights(plan: Plan) -> Iterator[Finding]:
+    """Published weights and tokenizers of the plan, and the tables that wait for them."""
+    for name in (path.stem for path in plan.published_weights()):
+        tables = f"for {', '.join(table for table in plan.tables if name in weights_of(plan, table))}"
+        try:
+            plan.check_weights(name)
+        except UserError as error:
+            token = os.environ.get("HF_TOKEN") or (Path.home() / ".cache/huggingface/token").exists()
+            yield Finding(name, "missing", f"{error}; {'a' if token else 'no'} hub token is there; {tables}")
+            continue
+        here = f"downloadable, {readable(to_fetch(plan, name))}" if to_fetch(plan, name) else "here"
+        yield Finding(name, "ok", f"{here}; {tables}")
+
+
+def runs_of(plan: Plan, table: str) -> set[str]:
+    """A table's runs, and those that these need."""
+    runs = {plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of}
+    return runs | {needed for run in runs for needed in plan.needed[run].values()}
 
 
 def data_of(plan: Plan, table: str) -> set[str]:
-    """Prepared folders that a table's runs read, and the runs that these need."""
-    runs = {plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of}
-    runs |= {needed for run in runs for needed in plan.needed[run].values()}
-    return {data_key(plan.runs[run][0].data) for run in runs}
+    """Prepared folders that a table's runs read."""
+    return {data_key(plan.runs[run][0].data) for run in runs_of(plan, table)}
 
 
-def room(plan: Plan, key: str) -> int:
-    """Bytes that a data set still takes: download (if it is not here) and prepared arrays (if they are not)."""
-    data = plan.datasets()[key]
-    origin = dataset(data.name).origin
-    found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
-    download = origin.download_bytes if found.state == "downloadable" else 0
-    return download + (0 if plan.manifest(key).exists() else origin.prepared_bytes)
+def weights_of(plan: Plan, table: str) -> set[str]:
+    """Published weights and tokenizers that a table's runs read."""
+    return {path.stem for path in plan.published_weights(runs_of(plan, table))}
+
+
+def to_fetch(plan: Plan, name: str) -> int:
+    """Bytes, about, of published weights that are not here."""
+    here = plan.weights(name).exists() or is_here(name, Path(plan.command_line.data_dir))
+    return 0 if here else WEIGHTS[name].bytes
+
+
+def room(plan: Plan, keys: Iterable[str], weights: Iterable[str]) -> tuple[int, int]:
+    """Bytes that data sets and weights still take: downloads that are not here, prepared arrays that are not."""
+    downloads, arrays = sum(to_fetch(plan, name) for name in weights), 0
+    for key in keys:
+        data = plan.datasets()[key]
+        origin = dataset(data.name).origin
+        found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
+        downloads += origin.download_bytes if found.state == "downloadable" else 0
+        arrays += 0 if plan.manifest(key).exists() else origin.prepared_bytes
+    return downloads, arrays
 
 
 def training_jobs(spec: RunSpec) -> int:
@@ -146,11 +170,13 @@ def cost(plan: Plan, table: str) -> Mapping[str, str]:
     hours = (
         sum(training_jobs(spec) * spec.gpu_count * spec.resources.runtime_minutes for spec in training.values()) / 60
     )
+    downloads, arrays = room(plan, data_of(plan, table), weights_of(plan, table))
     return {
         "table": table,
         "runs": f"{len(specs)}, {len(waiting)} to do",
         "GPU-hours": f"≤ {hours:.0f}" if hours else "0",
-        "data on disk": readable(sum(room(plan, key) for key in data_of(plan, table))),
+        "to download": readable(downloads),
+        "prepared data": readable(arrays),
     }
 
 
@@ -163,7 +189,7 @@ def report(plan: Plan) -> tuple[str, bool]:
         wandb_login,
         lambda: directories(plan),
         lambda: data_sets(plan),
-        lambda: gated_models(plan),
+        lambda: published_weights(plan),
     ]
     findings = [finding for look in rooms for finding in look()]
     width = max(len(finding.subject) for finding in findings)

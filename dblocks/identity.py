@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,19 @@ def weights_identity(spec: RunSpec) -> str:
 
 
 def data_fingerprint(data: DataSpec) -> str:
-    """What names the exact content of a run's data; a user's own text is hashed once."""
-    return fingerprint(data.name, None if data.path is None else Path(data.path), data.title)
+    """What names the exact content of a run's data.
+
+    Of a user's own text as it is when this process first asks: a text that is edited or moved while a run trains on
+    what was prepared of it changes neither the run's identity nor its end.
+    """
+    if data.path is None:
+        return fingerprint(data.name, None, data.title)
+    return _of_text(data.name, data.path, data.title)
+
+
+@cache
+def _of_text(name: str, path: str, title: str | None) -> str:
+    return fingerprint(name, Path(path), title)
 
 
 def data_key(data: DataSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,10 +160,12 @@ class Plan:
         """The manifest of published weights."""
         return Path(self.command_line.results_dir) / "weights" / f"{name}.json"
 
-    def published_weights(self) -> list[Path]:
-        """The manifests of all published weights and tokenizers that the plan needs."""
-        needed = {path for run in self.runs for path in self.needs_of(run).values()}
-        needed |= {self.tokenizer_source(key) for key in self.tokenized()}
+    def published_weights(self, runs: Iterable[str] | None = None) -> list[Path]:
+        """The manifests of all published weights and tokenizers that the plan, or some of its runs, need."""
+        runs = list(self.runs if runs is None else runs)
+        needed = {path for run in runs for path in self.needs_of(run).values()}
+        keys = {training_key(self.runs[run][0]) for run in runs} & self.tokenized().keys()
+        needed |= {self.tokenizer_source(key) for key in keys}
         return sorted(path for path in needed if path.parent == self.weights("any").parent)
 
     def check_weights(self, name: str) -> None:

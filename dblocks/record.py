@@ -69,7 +69,11 @@ class Record(Part):
     identity: str
     spec: RunSpec
     code_versions: dict[str, int]
-    data_checksum: str
+    data_checksum: str = Field(description="SHA-256 over the prepared arrays.")
+    data_fingerprint: str | None = Field(
+        None,
+        description="What names the data's content: of a text of one's own its title and SHA-256; None: earlier code.",
+    )
     metrics: list[Metric] = Field(min_length=1)
     evaluations_per_block: list[int] | None = Field(
         description="Denoiser calls a block when predicting; None: no blocks."

@@ -23,7 +23,7 @@ from dblocks.budget import budget_fraction, total_steps
 from dblocks.data.files import sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import TrainingFailed, UserError
-from dblocks.identity import code_versions, identity, training_fingerprint, wandb_id
+from dblocks.identity import code_versions, data_fingerprint, identity, training_fingerprint, wandb_id
 from dblocks.owner import owned
 from dblocks.reading import read_json
 from dblocks.record import RECORD, RESULT, Record, read_record, write_record
@@ -194,6 +194,7 @@ def train_and_evaluate(
         spec=spec,
         code_versions=code_versions(spec),
         data_checksum=data.checksum(),
+        data_fingerprint=data_fingerprint(spec.data),
         metrics=metrics,
         evaluations_per_block=method.evaluations_per_block(),
         steps=total_steps(spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,9 @@ from dblocks.published import Published, Source
 from dblocks.reading import read_yaml, yaml_files
 from dblocks.record import Metric, Record
 from dblocks.spec import Part
+
+# what another way of writing puts before a metric: the references, which nobody wrote, have none
+WAY_OF_WRITING = re.compile(r"^(greedy|iterations_\d+)_")
 
 
 class Substitute(Part):
@@ -52,10 +56,7 @@ class Column(Part):
         """What the references have of the metric, where it is to stand beside; theirs is one text a prompt."""
         found = self.of(record) if self.references else None
         name = found and found.name.removesuffix("_single")
-        # a row of another way of writing has a prefix that the references, which nobody wrote, have not
-        return found and (
-            record.metric(f"reference_{name}") or record.metric(f"reference_{name.removeprefix('greedy_')}")
-        )
+        return found and record.metric(f"reference_{WAY_OF_WRITING.sub('', name)}")
 
     def skipped_in(self, records: Sequence[Record]) -> str | None:
         """Why records have no such metric, where its weights were skipped."""
@@ -108,11 +109,12 @@ class Row(Part):
 class Figure(Part):
     """A table's picture. Rows are named "<group>: <bar or number>".
 
-    `bars`: stacked ones, one a row, groups share an axis. `curves`: a panel a metric, a line a group, over the number.
+    `bars`: one a row, its parts stacked; `beside`: a row's parts beside each other; groups share an axis. `curves`: a
+    panel a metric, a line a group, over the number.
     """
 
-    kind: Literal["bars", "curves"] = "bars"
-    parts: list[str] = Field(min_length=1, description="Metrics of the columns that are stacked, or drawn one by one.")
+    kind: Literal["bars", "beside", "curves"] = "bars"
+    parts: list[str] = Field(min_length=1, description="Metrics of the columns that are drawn.")
     label: str = Field(description="Of the axis that is common, unit included.")
 
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dblocks.data.download import announce, fetch
 from dblocks.data.files import check_disk, expanded, one_line, sha256_of, write_atomically
 from dblocks.data.origins import WEIGHTS, RemoteFile
 from dblocks.errors import UserError
@@ -104,6 +105,16 @@ def missing_files(folder: Path) -> list[str]:
     return missing + sorted(shard for shard in shards if not (folder / shard).is_file())
 
 
+def is_here(name: str, data_dir: Path) -> bool:
+    """Whether the weights `name` lie below `data_dir`, whole."""
+    folder = expanded(data_dir, "data_dir") / name
+    if name in FROM_HUB:
+        return not missing_files(folder)
+    if name == "inception":
+        return any(folder.glob("*.pth"))
+    return all((folder / file).is_file() for file in VAE_FILES)
+
+
 def check_gate(name: str, data_dir: Path) -> None:
     """Raises: UserError if only a person can bring the weights `name` and they are not there, with ways to go on."""
     about, folder = WEIGHTS[name], expanded(data_dir, "data_dir") / name
@@ -136,6 +147,7 @@ def _from_hub(folder: Path) -> Path:
         from huggingface_hub import snapshot_download
 
         check_disk(folder, WEIGHTS[name].bytes)
+        announce(name, f"{FROM_HUB[name]} on the hub", WEIGHTS[name].bytes, folder)
         try:
             snapshot_download(FROM_HUB[name], local_dir=os.fspath(folder), allow_patterns=patterns)
         except Exception as error:  # offline, refused, cut off: the client's libraries have an error each
@@ -158,14 +170,12 @@ def _inception(folder: Path) -> Path:
     """The one .pth file of the folder, or torch-fidelity's own download."""
     if found := sorted(folder.glob("*.pth")):
         return found[0]
-    from dblocks.data.download import fetch
-
     url = WEIGHTS["inception"].source.partition(" ")[0]
     file = RemoteFile(url.rpartition("/")[2], url, None, "sha256", None)  # metrics/fid.py checks the content
     folder.mkdir(parents=True, exist_ok=True)
     check_disk(folder, WEIGHTS["inception"].bytes)
     try:
-        return fetch(file, folder / file.name)
+        return fetch(file, folder / file.name, WEIGHTS["inception"].bytes)
     except UserError as error:
         raise UserError(
             f"{error}; or put the file into {folder}, or do without: "
@@ -175,11 +185,12 @@ def _inception(folder: Path) -> Path:
 
 def _vae(folder: Path) -> Path:
     """The folder, with what is missing downloaded from the hub."""
-    if all((folder / name).is_file() for name in VAE_FILES):
+    if is_here(folder.name, folder.parent):
         return folder
     from huggingface_hub import hf_hub_download
 
     check_disk(folder, WEIGHTS["sd-vae-ft-ema"].bytes)
+    announce(folder.name, "stabilityai/sd-vae-ft-ema on the hub", WEIGHTS["sd-vae-ft-ema"].bytes, folder)
     try:
         for name in VAE_FILES:
             hf_hub_download("stabilityai/sd-vae-ft-ema", name, local_dir=os.fspath(folder))

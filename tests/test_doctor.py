@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dblocks.doctor import cost, report
+from dblocks.data.origins import WEIGHTS
+from dblocks.doctor import cost, report, room, weights_of
 from dblocks.planning import make_plan
 from tests.workflow.helpers import dblocks
+
+GATED = ["imagenet256", "openwebtext"]  # the one must be brought, the other is large
 
 
 def line_of(text: str, subject: str) -> str:
@@ -26,6 +29,35 @@ def test_what_a_person_must_bring_is_missing_for_its_tables(tmp_path):
     line = line_of(text, "data imagenet256")
     assert line.startswith("missing") and "table_8" in line
     assert line_of(text, "data cifar100").startswith("ok") and "downloadable" in line_of(text, "data cifar100")
+
+
+def test_weights_that_a_person_must_be_granted_are_missing_until_they_are_there_or_left_out(tmp_path):
+    config = {"scale": "paper", "results_dir": str(tmp_path / "results"), "data_dir": str(tmp_path), "skip": GATED}
+    text, complete = report(make_plan(config))
+    assert not complete
+    line = line_of(text, "llama2 ")
+    assert line.startswith("missing") and "Llama 2 Community License" in line and "table_5" in line
+    assert line_of(text, "llama2-tokenizer").startswith("missing")
+    assert "downloadable, 6.4 GB; for headline, table_4" in line_of(text, "gpt2-xl")
+    (tmp_path / "llama2-tokenizer").mkdir()
+    (tmp_path / "llama2-tokenizer" / "tokenizer.json").touch()
+    text, complete = report(make_plan({**config, "skip": [*GATED, "llama2"]}))
+    assert complete
+    assert line_of(text, "llama2-tokenizer").startswith("ok") and "here; for" in line_of(text, "llama2-tokenizer")
+    assert not any(line[8:].startswith("llama2 ") for line in text.splitlines())
+
+
+def test_room_is_for_weights_too(tmp_path):
+    config = {"scale": "paper", "results_dir": str(tmp_path / "results"), "data_dir": str(tmp_path), "skip": GATED}
+    plan = make_plan(config)
+    bytes_of = {name: WEIGHTS[name].bytes for name in ("gpt2-large", "gpt2-xl", "llama2", "llama2-tokenizer")}
+    assert room(plan, (), bytes_of) == (sum(bytes_of.values()), 0)
+    assert weights_of(plan, "table_4") == set(bytes_of)
+    assert weights_of(plan, "table_1") == set()
+    (tmp_path / "gpt2-large").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / "gpt2-large" / name).touch()
+    assert room(plan, (), bytes_of) == (sum(bytes_of.values()) - bytes_of["gpt2-large"], 0)
 
 
 def test_the_cost_is_jobs_and_the_time_they_may_take(tmp_path):

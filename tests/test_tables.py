@@ -26,7 +26,7 @@ from dblocks.report.table_files import escape_tex
 from dblocks.tables import Substitute, Table, load_tables
 from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
 
-COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,departures,record"
+COLUMNS = "table,row,metric,paper,mean,sd,n,unit,dataset,split,scale,budget,record,departures"
 TABLE = load_tables()["table_1"]
 ROW_OF = {row.run: row.row for row in TABLE.rows}
 

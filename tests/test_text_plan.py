@@ -1,11 +1,16 @@
 """Plans of language models: tokens made once, a teacher beside its pupils, published models named or refused."""
 
+import hashlib
+
 import pytest
 
+from dblocks.budget import budget_fraction
 from dblocks.config import load_experiments, resolve
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.planning import make_plan
+from dblocks.record import read_record
+from tests.workflow.helpers import dblocks
 
 PAPER = {"scale": "paper", "skip": ["imagenet256"]}
 
@@ -110,3 +115,25 @@ def test_table_11_cuts_the_same_network_without_overlap():
             spec = resolve(f"ar_lm1b/{variant}", scale)
             assert (spec.method.overlap, spec.method.num_blocks) == (0.0, int(variant[-1]))
             assert spec.network == resolve("ar_lm1b/end_to_end", scale).network
+
+
+def test_the_record_of_a_run_on_a_text_of_ones_own_has_its_title_and_sha256(tmp_path):
+    text = tmp_path / "foxes.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 9_000)
+    data = {"name": "characters", "path": str(text), "title": "foxes", "max_evaluation_samples": 2}
+    spec = resolve("mdm/end_to_end", "smoke", overrides={"data": data, "training": {"max_steps": 2}})
+    named = f"foxes-{hashlib.sha256(text.read_bytes()).hexdigest()}"
+    made = dblocks(tmp_path, "prepare", "characters", "--path", text, "--title", "foxes", "--folder", "prepared")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    process = dblocks(tmp_path, "run", "spec.json", "--data", "prepared/manifest.json", "--wandb", "off", "--quiet")
+    assert process.returncode == 0, process.stderr
+    record = read_record(tmp_path / "record.json")
+    assert (record.data_fingerprint, record.metrics[0].dataset) == (named, "foxes")
+    # edited while a run trains on what was prepared of it, the text is still what that run is of
+    before = identity(spec), budget_fraction(spec)
+    assert before == (record.identity, record.budget)
+    text.write_text("Another text altogether.")
+    assert (identity(spec), budget_fraction(spec)) == before
+    text.unlink()
+    assert (identity(spec), budget_fraction(spec)) == before

@@ -15,6 +15,7 @@ from dblocks.record import read_record
 from dblocks.report.wandb_export import export
 from dblocks.run import read_spec
 from dblocks.runlog import read_log
+from tests.report.wandb_server import wandb_server
 from tests.workflow.helpers import dblocks, environment, one_line
 
 MISSING_KEY = {"WANDB_API_KEY": "", "NETRC": "/nonexistent/netrc"}
@@ -127,3 +128,37 @@ def test_online_without_a_good_key_is_one_line(tmp_path, tiny_spec, digits_folde
     assert "W&B" in line and "WANDB_API_KEY" in line and "wandb=offline" in line
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert not {name for name in left if name.startswith(("record", "result", "failed", "weights", "log"))}
+
+
+STREAM = """
+import sys
+from pathlib import Path
+from dblocks.record import read_record
+from dblocks.report.wandb_export import export, stream
+from dblocks.runlog import read_log
+
+folder = Path(sys.argv[1])
+record, lines = read_record(folder / "record.json"), read_log(folder / "log.jsonl")
+for line in lines[:2]:
+    with stream(record.spec, record.wandb_id, folder) as on_log:  # a run that is cut off after each line
+        on_log(line)
+export(record, folder, "online")
+"""
+
+
+def test_a_run_that_is_streamed_in_several_attempts_is_one_run_with_each_line_once(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / exported.name)
+    record = read_record(folder / "record.json")
+    steps = [line["step"] for line in read_log(folder / "log.jsonl")]
+    assert len(steps) > 2, "some are left for the end"
+    with wandb_server() as server:
+        process = subprocess.run(
+            [sys.executable, "-c", STREAM, folder],
+            env=environment(HOME=str(tmp_path), **server.settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert process.returncode == 0, process.stderr
+    assert set(server.runs) == {record.wandb_id}
+    assert [line["_step"] for line in server.histories[record.wandb_id]] == steps

@@ -49,7 +49,7 @@ def _from_hub(info: Dataset, folder: Path, endpoint: str | None) -> None:
         size = sum(f.size or 0 for f in details.siblings or [] if f.rfilename.endswith(".parquet"))
         if not size:
             raise UserError(f"{info.name}: hub data set {hub_id} has no parquet files")
-        _announce(info.name, f"hub data set {hub_id} at {details.sha}", size, folder)
+        announce(info.name, f"hub data set {hub_id} at {details.sha}", size, folder)
         check_disk(folder, size + info.origin.prepared_bytes)
         snapshot_download(
             hub_id,
@@ -74,16 +74,18 @@ def _from_hub(info: Dataset, folder: Path, endpoint: str | None) -> None:
         ) from error
 
 
-def fetch(file: RemoteFile, target: Path) -> Path:
+def fetch(file: RemoteFile, target: Path, about: int = 0) -> Path:
     """Download `file` to `target`, going on from `.<name>.partial`; its checksum is verified before it is in place.
 
+    Args:
+        about: bytes to expect where the file's own are not known.
     Raises: UserError if the address cannot be read to its end, or the content is not the expected one.
     """
     partial = target.with_name(f".{target.name}.partial")
     have = partial.stat().st_size if partial.exists() else 0
     if file.bytes is None or have < file.bytes:
         check_disk(target, (file.bytes or 0) - have)
-        _announce(target.name, file.url, file.bytes or 0, target.parent)
+        announce(target.name, file.url, file.bytes or about, target.parent)
         try:
             _append(file, partial, have)
         except (OSError, ValueError) as error:  # urllib's errors, timeouts and a full disk are OSErrors
@@ -116,5 +118,6 @@ def _append(file: RemoteFile, partial: Path, have: int) -> None:
                 bar.update(len(piece))
 
 
-def _announce(name: str, source: str, size: int, folder: Path) -> None:
+def announce(name: str, source: str, size: int, folder: Path) -> None:
+    """Say what is about to be downloaded, how much and where to."""
     print(f"{name}: downloading {readable(size)} from {source} to {folder}", file=sys.stderr)

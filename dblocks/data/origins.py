@@ -187,7 +187,7 @@ class Weights:
     """Published weights that an evaluation or a network needs.
 
     Attributes:
-        bytes: size of what is fetched, about; None: unknown.
+        bytes: size of what is fetched, about.
         sha256: of the weight file, or its first digits with `…`; None: not known here.
         without: what happens to the tables when it is not there.
     """
@@ -195,7 +195,7 @@ class Weights:
     name: str
     source: str
     licence: str
-    bytes: int | None
+    bytes: int
     gate: Literal["none", "manual"]
     sha256: str | None
     tables: str

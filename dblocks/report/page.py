@@ -123,7 +123,7 @@ def facts(views: Sequence[RunView]) -> dict[str, str]:
     return {
         "Seeds": ", ".join(map(str, sorted({record.spec.seed for record in records}))),
         "Runs": f"{len(views)}, {len(records)} with their seeds",
-        "Budget": f"{percentage(min(budgets))} to {percentage(max(budgets))} of the paper's training, in samples or tokens",
+        "Budget": f"{percentage(min(budgets))} to {percentage(max(budgets))} of the paper's samples or tokens",
         "Device": "; ".join(sorted({record.machine.device for record in records})),
         "Commit": ", ".join(commit[:12] + ("-dirty" if "dirty" in commit[12:] else "") for commit in commits),
         "Time": f"{seconds / 3600:.2g} hours of training and evaluation, over all runs",

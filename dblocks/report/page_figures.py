@@ -83,7 +83,7 @@ def groups(table: Table, rows: Sequence[str]) -> dict[str, list[str]]:
 
 def table_figure(table: Table, cells: Sequence[Cell]) -> str:
     """A table's own figure, of the kind its configuration names; where nothing was measured it says so."""
-    return {"bars": stacked_bars, "curves": curves}[table.figure.kind](table, cells)
+    return {"bars": bars, "beside": bars, "curves": curves}[table.figure.kind](table, cells)
 
 
 def nothing_measured() -> str:
@@ -121,11 +121,12 @@ def curves(table: Table, cells: Sequence[Cell]) -> str:
         return as_svg(figure)
 
 
-def stacked_bars(table: Table, cells: Sequence[Cell]) -> str:
-    """A table's own figure: a bar a row, of the rows that have a value of every part; rows named "<group>: <bar>" share
-    an axis by group.
+def bars(table: Table, cells: Sequence[Cell]) -> str:
+    """A table's own figure: the parts of a row as one stacked bar or as bars beside each other, of the rows that have a
+    value of every part; rows named "<group>: <bar>" share an axis by group.
     """
-    parts = table.figure.parts
+    parts, beside = table.figure.parts, table.figure.kind == "beside"
+    thick = 0.8 / len(parts) if beside else 0.8
     values = {(cell.row, cell.column.metric): cell.mean for cell in cells if cell.mean is not None}
     shown = groups(table, [row.row for row in table.rows if all((row.row, part) in values for part in parts)])
     if not shown:
@@ -135,12 +136,14 @@ def stacked_bars(table: Table, cells: Sequence[Cell]) -> str:
         figure = Figure(figsize=(7.2, 0.6 + 0.32 * sum(heights) + 0.6 * len(shown)), layout="constrained")
         drawn = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (group, rows) in zip(drawn, shown.items(), strict=True):
-            left = np.zeros(len(rows))
+            left, places = np.zeros(len(rows)), np.arange(len(rows))
             for i, part in enumerate(parts):
                 widths = np.array([values[row, part] for row in rows])
                 style = {"color": COLOURS[i % 6], "hatch": HATCHES[i % 6], "edgecolor": "white", "linewidth": 0}
-                axes.barh([row.rpartition(": ")[2] for row in rows], widths, left=left, **style)
-                left += widths
+                shift = (i - (len(parts) - 1) / 2) * thick if beside else 0.0
+                axes.barh(places + shift, widths, thick, left, **style)
+                left += 0 if beside else widths
+            axes.set_yticks(places, [row.rpartition(": ")[2] for row in rows])
             axes.invert_yaxis()
             axes.set_title(group, loc="left", fontsize=10)
         drawn[-1].set_xlabel(table.figure.label)

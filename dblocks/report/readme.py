@@ -25,7 +25,7 @@ DOCUMENTS = tuple(
 )
 REFERENCE = REPOSITORY / "results" / "reference"
 PART = re.compile(r"(<!-- begin: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TREE = ("Snakefile", "workflow/rules/*.smk", "dblocks/**/*.py", "benchmarks/*.py")
+TREE = ("Snakefile", "workflow/rules/*.smk", "dblocks/**/*.py", "benchmarks/*.py", "benchmarks/*.sh")
 FOLDERS = {
     "config": "scales.yaml, runs/, tables/, claims.yaml: what is run, what a table holds, what is claimed",
     "envs": "the tested versions; conda and Apptainer",
@@ -37,10 +37,12 @@ FOLDERS = {
 
 
 def first_line(path: Path) -> str:
-    """The first line of a Python or Snakemake file's docstring."""
+    """The first line of a Python or Snakemake file's docstring, of a script's comment."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    if path.suffix == ".sh":
+        return text.splitlines()[1].removeprefix("# ")
     return text.removeprefix('"""').partition("\n")[0].removesuffix('"""')
 
 

@@ -71,9 +71,9 @@ def call(module: str, folder: Path, *arguments: object, timeout: float = 120, **
     )
 
 
-def snakemake(folder: Path, *arguments: object, timeout: float = 240, cores: int = 1):
+def snakemake(folder: Path, *arguments: object, timeout: float = 240, cores: int = 1, **extra: str):
     """Real Snakemake."""
-    return call("snakemake", folder, "--cores", cores, *arguments, timeout=timeout)
+    return call("snakemake", folder, "--cores", cores, *arguments, timeout=timeout, **extra)
 
 
 def dblocks(folder: Path, *arguments: object, **extra: str):

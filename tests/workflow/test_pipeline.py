@@ -20,6 +20,7 @@ from dblocks.plan import Plan
 from dblocks.planning import make_plan
 from dblocks.record import read_record
 from dblocks.tables import load_tables
+from tests.report.wandb_server import wandb_server
 from tests.workflow.helpers import (
     BUILT,
     REPOSITORY,
@@ -279,6 +280,34 @@ def test_skipped_data_is_not_run_and_its_cells_say_so(clone):
     assert text.count("skipped: digits") == cells
     with open(clone / "elsewhere" / "smoke" / "tables" / "table_1.csv", newline="") as file:
         assert {line["mean"] + line["record"] for line in csv.DictReader(file)} == {""}
+
+
+def test_finished_runs_are_brought_to_wandb_once(pipeline):
+    runs = sorted((pipeline / "results" / "smoke" / "runs").iterdir())
+    kept = [run.name for run in runs if run.name.startswith(("vit-end_to_end-", "vit-diffusion_blocks-"))]
+    for run in runs:
+        if run.name not in kept:
+            shutil.rmtree(run)  # not finished: left for later
+    with wandb_server() as server:
+        home = {"HOME": str(pipeline), **server.settings}
+        process = snakemake(pipeline, "wandb_sync", *CONFIG, **home)
+        assert jobs(ended_well(process) + process.stdout).count("wandb_upload") == len(kept) == 2
+        assert sorted(server.histories) == sorted(f"smoke-{run}-seed0" for run in kept)
+        sent = len(server.runs)
+        assert NOTHING in ended_well(snakemake(pipeline, "wandb_sync", *CONFIG, **home))
+        assert len(server.runs) == sent
+
+
+def test_every_action_has_its_log_and_its_benchmark():
+    rules = [
+        (path.name, rule.partition(":")[0], rule)
+        for path in sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))
+        for rule in re.split(r"^(?:rule|checkpoint) ", path.read_text(), flags=re.MULTILINE)[1:]
+    ]
+    acting = [entry for entry in rules if re.search("^    (shell|script|run):", entry[2], re.MULTILINE)]
+    assert len(acting) > 10
+    for part in ("log", "benchmark", "resources"):
+        assert not [f"{file}: {name}" for file, name, text in acting if f"\n    {part}:" not in text], part
 
 
 def test_the_workflow_is_lint_clean(clone):
