@@ -179,7 +179,7 @@ def test_a_difference_has_its_unit_and_its_sides_are_told_apart(unit, said):
     assert detail == f"(a − b + c) − (d) = {said}, 95 % interval [1.000, 1.000]"
 
 
-def test_a_substitute_judges_nothing():
+def test_a_substitute_tells_which_is_better_and_no_more():
     column = COLUMN.model_copy(update={"substitute": Substitute(metric="easier", label="Easier accuracy")})
 
     def of(name: str, row: str, shift: float) -> Cell:
@@ -187,13 +187,15 @@ def test_a_substitute_judges_nothing():
         metrics = {k: m.model_copy(update={"name": name}) for k, m in made.metrics.items()}
         return replace(made, column=column, metrics=metrics)
 
-    def text(left: str, right: str) -> str:
+    def text(left: str, right: str, bound: float) -> str:
         pair = [of(left, "left", 9.0), of(right, "right", 1.0)]
-        return judge(claim([("left", "right")], at_least=0), pair, True).text()
+        return judge(claim([("left", "right")], at_least=bound), pair, True).text()
 
-    for names in (("easier", "easier"), ("accuracy", "easier"), ("easier", "accuracy")):
-        assert text(*names) == "not judged: measured by another metric"
-    assert text("accuracy", "accuracy") == "trend: holds"
+    assert text("easier", "easier", 0) == "trend: holds"
+    assert text("easier", "easier", 1) == "not judged: measured by another metric, in which its bound means nothing"
+    for names in (("accuracy", "easier"), ("easier", "accuracy")):
+        assert text(*names, 0) == "not judged: its rows were measured in different ways"
+    assert text("accuracy", "accuracy", 1) == "trend: holds"
 
 
 @pytest.mark.parametrize("part", ["dataset", "split", "extractor"])
