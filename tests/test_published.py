@@ -135,4 +135,4 @@ def test_tables_without_marks_and_sources_have_no_trace_of_them(tmp_path):
     found = {"vit/end_to_end": [str(path) for path in save_records(tmp_path, records)]}
     plan = TablePlan(scale="smoke", table=other, claims=[], records=found, missing={})
     text = next(path for path in build_table(plan, tmp_path / "tables") if path.suffix == ".csv").read_text()
-    assert text.splitlines()[0].endswith(",budget,departures,record")
+    assert text.splitlines()[0].endswith(",budget,record,departures")
