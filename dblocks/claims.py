@@ -161,7 +161,7 @@ def not_to_be_judged(claim: Claim, by_row: Mapping[str, Cell]) -> str:
         substituted = any(cell.measured != cell.wanted.metric for cell in cells)
         # which of two is better a substitute can tell, by how much in the metric's unit it cannot
         if substituted and (claim.at_least or claim.at_most):
-            return "measured by another metric, in which its bound means nothing"
+            return "its bound is in another metric"
         if len({read for cell in cells for read in cell.read_on}) > 1:
             return "its rows were measured in different ways"
     return ""
