@@ -36,10 +36,10 @@ def disk_full(place: Path) -> Outcome:
         run = RunFolder(disk)
         process = run.start()
         wait_for_steps(process, run, 8)
-        with open(disk / "ballast", "wb") as ballast, contextlib.suppress(OSError):
+        # unbuffered, else closing it would once more want room for what did not fit
+        with open(disk / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
             while True:  # until nothing fits any more
                 ballast.write(b"\0" * 2**16)
-                ballast.flush()
         error = process.communicate(timeout=120)[1]
         intact = load_verified(checkpoints(run.folder)[0])["step"] >= 7
         left = [path.name for path in run.folder.iterdir() if path.name.endswith(".tmp")]
