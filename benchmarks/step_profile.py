@@ -1,4 +1,4 @@
-"""Where a training step's time goes: its kernels by name, their number and microseconds, and what the device idles.
+"""Where a training step's time goes: its kernels by name, number and microseconds, beside the time of the whole step.
 
     python -m benchmarks.step_profile [--only NAME] [--device cpu|cuda] [--scale smoke|paper] [--override YAML]
 

@@ -158,10 +158,12 @@ def not_to_be_judged(claim: Claim, by_row: Mapping[str, Cell]) -> str:
     """Why the cells that a claim compares decide nothing about it, whatever they hold; empty where they do."""
     for comparison in claim.comparisons:
         cells = [by_row[row] for row in comparison.rows]
-        substituted = any(cell.measured != cell.wanted.metric for cell in cells)
-        # which of two is better a substitute can tell, by how much in the metric's unit it cannot
-        if substituted and (claim.at_least or claim.at_most):
+        substitutes = [cell.wanted.substitute for cell in cells if cell.measured != cell.wanted.metric]
+        # which of two is better a substitute may tell, by how much in the metric's unit it cannot
+        if substitutes and (claim.at_least or claim.at_most):
             return "its bound is in another metric"
+        if not all(substitute.orders for substitute in substitutes):
+            return "measured by what cannot tell which is better"
         if len({read for cell in cells for read in cell.read_on}) > 1:
             return "its rows were measured in different ways"
     return ""

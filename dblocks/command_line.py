@@ -43,7 +43,8 @@ class CommandLine(Part):
     def _what_holds_at_its_scale(cls, given: Any) -> Any:
         """Its scale's part of `at_scale`, under what is given for all."""
         parts = given.get("at_scale") if isinstance(given, Mapping) else None
-        own = parts.get(given.get("scale", "smoke")) if isinstance(parts, Mapping) else None
+        scale = given.get("scale", cls.model_fields["scale"].default) if isinstance(parts, Mapping) else None
+        own = parts.get(scale) if isinstance(scale, str) else None
         return merge(own, given) if isinstance(own, Mapping) else given
 
     @field_validator("at_scale")

@@ -27,6 +27,7 @@ class Substitute(Part):
 
     metric: str
     label: str = Field(description="Its heading; {dataset} becomes the data set's name.")
+    orders: bool = Field(True, description="Whether it can tell which of two rows is better, at the sizes it is for.")
 
 
 class Column(Part):

@@ -180,7 +180,8 @@ def test_a_difference_has_its_unit_and_its_sides_are_told_apart(unit, said):
 
 
 def test_a_substitute_tells_which_is_better_and_no_more():
-    column = COLUMN.model_copy(update={"substitute": Substitute(metric="easier", label="Easier accuracy")})
+    easier = Substitute(metric="easier", label="Easier accuracy")
+    column = COLUMN.model_copy(update={"substitute": easier})
 
     def of(name: str, row: str, shift: float) -> Cell:
         made = cell(row, {k: shift + 0.01 * k for k in range(3)})
@@ -196,6 +197,9 @@ def test_a_substitute_tells_which_is_better_and_no_more():
     for names in (("accuracy", "easier"), ("easier", "accuracy")):
         assert text(*names, 0) == "not judged: its rows were measured in different ways"
     assert text("accuracy", "accuracy", 1) == "trend: holds"
+    column = COLUMN.model_copy(update={"substitute": easier.model_copy(update={"orders": False})})
+    assert text("easier", "easier", 0) == "not judged: measured by what cannot tell which is better"
+    assert text("accuracy", "accuracy", 0) == "trend: holds"
 
 
 @pytest.mark.parametrize("part", ["dataset", "split", "extractor"])

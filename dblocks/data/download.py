@@ -74,7 +74,7 @@ def _from_hub(info: Dataset, folder: Path, endpoint: str | None) -> None:
         ) from error
 
 
-def fetch(file: RemoteFile, target: Path, about: int = 0) -> Path:
+def fetch(file: RemoteFile, target: Path, about: int | None = None) -> Path:
     """Download `file` to `target`, going on from `.<name>.partial`; its checksum is verified before it is in place.
 
     Args:
@@ -118,6 +118,7 @@ def _append(file: RemoteFile, partial: Path, have: int) -> None:
                 bar.update(len(piece))
 
 
-def announce(name: str, source: str, size: int, folder: Path) -> None:
-    """Say what is about to be downloaded, how much and where to."""
-    print(f"{name}: downloading {readable(size)} from {source} to {folder}", file=sys.stderr)
+def announce(name: str, source: str, size: int | None, folder: Path) -> None:
+    """Say what is about to be downloaded, how much (bytes; None: unknown) and where to."""
+    much = "a file of unknown size" if size is None else readable(size)
+    print(f"{name}: downloading {much} from {source} to {folder}", file=sys.stderr)

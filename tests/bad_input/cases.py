@@ -184,6 +184,7 @@ COMMAND_LINES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"override_runs": {"vit/diffusion_block": {"training": {"epochs": 1}}}},
         ("override_runs", "'vit'", "'diffusion_block'", "diffusion_blocks"),
     ),
+    "a scale that is a list, and parts": ({"scale": ["paper"], "at_scale": {"paper": {}}}, ("scale", "valid string")),
     "a part for no scale": ({"at_scale": {"papr": {}}}, ("at_scale", "'papr'", "paper")),
     "a part of no known key": ({"at_scale": {"paper": {"skipp": []}}}, ("at_scale", "paper: skipp")),
     "a part with a scale of its own": ({"at_scale": {"paper": {"scale": "smoke"}}}, ("at_scale", "paper", "scale")),
