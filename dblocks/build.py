@@ -12,7 +12,7 @@ from dblocks import seeds
 from dblocks.blocks import keep_block
 from dblocks.budget import baseline_steps, steps_per_epoch
 from dblocks.data.prepared import PreparedData
-from dblocks.machine import wants_compile
+from dblocks.machine import compiles_blocks, wants_compile
 from dblocks.masking import mask_partition
 from dblocks.methods.backprop import Backprop
 from dblocks.methods.contrastive_forward_forward import ContrastiveForwardForward
@@ -71,11 +71,11 @@ def build(
     if spec.compute.checkpoint_activations:
         checkpoint_layers(method.network, compiled=wants_compile(spec.compute, device))
     if wants_compile(spec.compute, device):
-        compile_parts(spec, method, task)
+        compile_parts(spec, method, task, device)
     return method, task
 
 
-def compile_parts(spec: RunSpec, method: Any, task: Any) -> None:
+def compile_parts(spec: RunSpec, method: Any, task: Any, device: torch.device) -> None:
     """Have a method's network compiled: layer by layer, so that all share one graph, and the loss; in training with
     `blocks` the whole way to the loss instead, a graph for each block."""
     if not spec.compute.checkpoint_activations:  # else they are, within what is run again
@@ -85,11 +85,13 @@ def compile_parts(spec: RunSpec, method: Any, task: Any) -> None:
     for has_loss in (task, method.network):
         if hasattr(has_loss, "loss"):
             has_loss.loss = torch.compile(has_loss.loss)
-    # a step of random depth is like no other: compiled whole, it would be compiled again for each depth
-    if spec.compute.compile == "blocks" and not isinstance(spec.method, RecurrentDepthSpec):
+    if compiles_blocks(spec, device):
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, 2 * spec.num_blocks)
-        method.loss = torch.compile(method.loss, dynamic=False)  # else a block's number would be made a variable
+        # of small kernels that do not wait for each other, several become one
+        options: dict[str, Any] = {"combo_kernels": True} if device.type == "cuda" else {}
+        # else a block's number would be made a variable
+        method.loss = torch.compile(method.loss, dynamic=False, options=options)
 
 
 def checkpoint_layers(network: torch.nn.Module, compiled: bool = False) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from dblocks.errors import UserError
 from dblocks.record import Machine
-from dblocks.spec import ComputeSpec
+from dblocks.spec import ComputeSpec, RecurrentDepthSpec, RunSpec
 
 
 def pick_device(compute: ComputeSpec) -> torch.device:
@@ -66,6 +66,17 @@ def autocast(compute: ComputeSpec, device: torch.device) -> torch.autocast:
 def wants_compile(compute: ComputeSpec, device: torch.device) -> bool:
     """Whether networks are compiled: as the spec says, or by default on CUDA only."""
     return compute.compile in ("on", "blocks") or (compute.compile == "auto" and device.type == "cuda")
+
+
+def compiles_blocks(spec: RunSpec, device: torch.device) -> bool:
+    """Whether all of a step's loss is one compiled graph a block: as the spec says, or by default on CUDA for a ViT,
+    whose kernels are so small that it is their number that takes time."""
+    if isinstance(spec.method, RecurrentDepthSpec):  # compiled whole, it would be compiled again for each depth
+        return False
+    if spec.compute.compile != "auto":
+        return spec.compute.compile == "blocks"
+    small = spec.network.name == "vit" and spec.method.name in ("end_to_end", "diffusion_blocks")
+    return small and device.type == "cuda" and not spec.compute.checkpoint_activations
 
 
 def wants_graphs(compute: ComputeSpec, device: torch.device) -> bool:

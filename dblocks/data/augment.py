@@ -1,8 +1,8 @@
 """Training-time image augmentation: random crop or resized crop, horizontal flip and RandAugment, drawn per sample.
 
 Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device. All draws come from
-the `torch.Generator` passed in, which must live on the images' device. Nothing here makes the host wait for a
-CUDA device, apart from RandAugment's first call for a given magnitude and image size.
+the `torch.Generator` passed in, which lives on the host, so they are the same on every device. Nothing here makes the
+host wait for a CUDA device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from dblocks.data.rand_augment import rand_augment
+from dblocks.data.rand_augment import rand_augment, sent
 
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults for a resized crop
 
@@ -46,7 +46,7 @@ def augment(images: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
     if spec.crop_padding:
         images = random_crop(images, spec.crop_padding, generator)
     if spec.resized_crop:
-        images = resized(images, *crop_boxes(images, generator))
+        images = resized(images, *(sent(box, images.device) for box in crop_boxes(images, generator)))
     if spec.flip:
         images = random_flip(images, spec.flip, generator)
     if spec.rand_augment is not None:
@@ -57,20 +57,20 @@ def augment(images: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
 def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     """One of the (2 padding + 1)^2 H x W windows of each image [N, C, H, W] zero-padded on all four sides."""
     n, _, height, width = images.shape
-    offsets = torch.randint(2 * padding + 1, (2, n), generator=generator, device=images.device)
+    offsets = sent(torch.randint(2 * padding + 1, (2, n), generator=generator), images.device)
     padded = F.pad(images, [padding] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, offset, offset, H, W]
     return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
 
 
 def crop_boxes(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(top, left, height, width), each [N], of a random part of each image [N, C, H, W].
+    """(top, left, height, width), each [N] on the host, of a random part of each image [N, C, H, W].
 
     As torchvision's RandomResizedCrop draws it: a share of the area, uniform in AREA, an aspect ratio, log-uniform in
     ASPECT, and a place; the first of TRIES shapes that fits, else the largest centred part that ASPECT allows.
     """
     n, _, height, width = images.shape
-    uniform = torch.rand((4, TRIES, n), generator=generator, device=images.device, dtype=torch.float64)
+    uniform = torch.rand((4, TRIES, n), generator=generator, dtype=torch.float64)
     area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * uniform[0])
     ratio = ASPECT[0] * (ASPECT[1] / ASPECT[0]) ** uniform[1]
     widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
@@ -108,5 +108,5 @@ def _stretched(images: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
 
 def random_flip(images: Tensor, probability: float, generator: Generator) -> Tensor:
     """Mirrors each image [N, C, H, W] left to right with the given probability."""
-    flipped = torch.rand(len(images), generator=generator, device=images.device) < probability
+    flipped = sent(torch.rand(len(images), generator=generator) < probability, images.device)
     return torch.where(flipped[:, None, None, None], images.flip(3), images)

@@ -1,6 +1,7 @@
 """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) on batches, its operations as Pillow has them, bit for bit.
 
-Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device.
+Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device. Draws are on the host: which
+images an operation sees is then known without waiting for a device, and the same on all of them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -26,45 +28,50 @@ def rand_augment(images: Tensor, num_ops: int, magnitude: int, generator: Genera
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) with the operations and ranges of torchvision.
 
     Each image [N, C, H, W] goes through `num_ops` operations, each drawn uniformly from OPERATIONS with
-    replacement. `magnitude` is a bin from 0 to 30; signed operations take either sign with probability 1/2.
+    replacement by a generator on the host. `magnitude` is a bin from 0 to 30; signed operations take either sign with
+    probability 1/2.
     """
     if not 0 <= magnitude <= MAX_MAGNITUDE:
         raise UserError(f"rand_augment: magnitude is {magnitude}; it must be from 0 to {MAX_MAGNITUDE}")
     for _ in range(num_ops):
-        draws = torch.randint(2 * len(OPERATIONS), (len(images),), generator=generator, device=images.device)
-        images = apply_operations(images, draws // 2, draws % 2 == 1, magnitude, images.device.type == "cpu")
+        draws = torch.randint(2 * len(OPERATIONS), (len(images),), generator=generator)
+        images = apply_operations(images, draws // 2, draws % 2 == 1, magnitude)
     return images
 
 
-def apply_operations(images: Tensor, ops: Tensor, negative: Tensor, magnitude: int, subsets: bool) -> Tensor:
+def apply_operations(images: Tensor, ops: Tensor, negative: Tensor, magnitude: int) -> Tensor:
     """Applies to each image [N, C, H, W] the one operation that `ops` [N], indices in OPERATIONS, names.
 
-    `negative` (bool, [N]) is the sign of signed operations. `subsets` changes the speed, never the result.
+    `negative` (bool, [N]) is the sign of signed operations; both are on the host.
     """
-    table = _affine_table(magnitude, images.shape[2], images.shape[3], images.device)
-    geometric = (ops >= 1) & (ops <= len(GEOMETRIC))
-    images = _apply_to(images, geometric, _warp, table[ops, negative.long()], subsets)
+    # sorted by operation, each is one run of the images: none is computed for those that did not draw it
+    order = ops.argsort(stable=True)
+    counts = ops.bincount(minlength=len(OPERATIONS)).tolist()
+    maps = _affine_table(magnitude, images.shape[2], images.shape[3])[ops, negative.long()]
     strength = torch.linspace(0, 0.9, MAX_MAGNITUDE + 1, device="cpu")[magnitude].item()
-    factor = torch.where(negative, 1 - strength, 1 + strength)
-    for name, function in _photometric(magnitude).items():
-        images = _apply_to(images, ops == OPERATIONS.index(name), function, factor, subsets)
-    return images
+    factors = torch.where(negative, 1 - strength, 1 + strength)
+    there = partial(sent, device=images.device)
+    runs = [images[there(order)], there(maps[order]), there(factors[order])]
+    photometric, done = _photometric(magnitude), []
+    for name, part, coefficients, factor in zip(OPERATIONS, *(run.split(counts) for run in runs), strict=True):
+        if not len(part):
+            continue
+        if name in GEOMETRIC:
+            part = _warp(part, coefficients)
+        elif name != "Identity":
+            part = photometric[name](part, factor)
+        done.append(part)
+    return torch.cat(done)[there(order.argsort())] if done else images
 
 
-def _apply_to(images: Tensor, chosen: Tensor, apply: ImageFunction, values: Tensor, subsets: bool) -> Tensor:
-    """`apply(images, values)` for the samples that are `chosen` (bool, [N]), the others as they are."""
-    # A CPU is bound by arithmetic, so there each function sees only the images that drew it, 1/14 of the
-    # batch. On CUDA, selecting them would make the host wait for the device, whose time goes into launching
-    # kernels and hardly depends on how many small images they see: there each sees all, and `where` selects.
-    if not subsets:
-        return torch.where(chosen[:, None, None, None], apply(images, values), images)
-    index = chosen.nonzero().squeeze(1)
-    return images.index_copy(0, index, apply(images[index], values[index])) if len(index) else images
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`, without waiting for it."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-@functools.lru_cache(maxsize=32)  # copying it to a CUDA device makes the host wait: do that once
-def _affine_table(magnitude: int, height: int, width: int, device: torch.device) -> Tensor:
-    """The affine maps between pixel indices, [operation, sign, 6], int32 in units of 2^-16 pixels.
+@functools.lru_cache(maxsize=32)
+def _affine_table(magnitude: int, height: int, width: int) -> Tensor:
+    """The affine maps between pixel indices, [operation, sign, 6], int32 in units of 2^-16 pixels, on the host.
 
     This is Pillow's fixed point for nearest neighbours: with integers every device computes the same result.
     """
@@ -74,7 +81,7 @@ def _affine_table(magnitude: int, height: int, width: int, device: torch.device)
             a, b, c, d, e, f = _affine(name, level, height, width)
             c, f = c + (a + b) / 2, f + (d + e) / 2  # the centre of a pixel is half a pixel off its index
             table.append([math.floor(v * 2**16 + 0.5) for v in (a, b, c, d, e, f)])
-    return torch.tensor(table, dtype=torch.int32, device=device).view(len(OPERATIONS), 2, 6)
+    return torch.tensor(table, dtype=torch.int32).view(len(OPERATIONS), 2, 6)
 
 
 def _affine(name: str, level: int, height: int, width: int) -> tuple[float, ...]:

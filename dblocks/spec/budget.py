@@ -117,9 +117,10 @@ class ComputeSpec(Part):
     compile: Literal["auto", "on", "blocks", "off"] = Field(
         "auto",
         description="torch.compile. on: the layers, which share one compiled graph; blocks: all of a step's loss, one "
-        "graph a block, which takes longer to compile and leaves fewer kernels; auto: on with CUDA, else off.",
+        "graph a block, which takes longer to compile and leaves fewer kernels; auto: on CUDA blocks for a ViT that is "
+        "trained end to end or by DiffusionBlocks and on for others, off without CUDA.",
     )
-    deterministic: bool = Field(False, description="Bit-identical on CUDA too, at some cost in speed.")
+    deterministic: bool = Field(False, description="Bit-identical on CUDA too.")
     checkpoint_activations: bool = Field(
         False, description="Keep only what each layer is given and run it again in backward: less memory, more time."
     )

@@ -37,7 +37,7 @@ class AugmentedImages:
     """Training images, resident on their device: augmented batches, each a function of (seed, step, view).
 
     On CUDA the batches of several steps are augmented at once: it takes hardly longer than one, for RandAugment is
-    some hundred small kernels whatever their size. A step's draws are then its share of theirs.
+    some hundred small kernels. A step's draws are then its share of theirs.
 
     Args:
         images: uint8 [M, C, H, W], as they are stored.
@@ -68,7 +68,7 @@ class AugmentedImages:
     def _make(self, chunk: int, view: int) -> tuple[Tensor, Tensor]:
         steps = range(chunk * self.together, (chunk + 1) * self.together)
         chosen = torch.cat([self.order.indices(step) for step in steps])
-        draws = seeds.generator(self.images.device, self.spec.seed, "augment", view, chunk)
+        draws = seeds.generator("cpu", self.spec.seed, "augment", view, chunk)
         return self.finish(augment(self.images[chosen], self.spec.augment, draws)), chosen
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from dblocks.config import resolve
-from dblocks.data.augment import crop_boxes, resized
+from dblocks.data.augment import augment
 from dblocks.data.rand_augment import OPERATIONS, apply_operations
 from dblocks.measure.allocated import allocated
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.memory import account_part, accounting_spec, build_without_numbers
+from dblocks.spec import AugmentSpec
 from dblocks.text_generation import sample_nucleus
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -24,16 +25,15 @@ def noise(*shape: int) -> torch.Tensor:
 def test_operations_on_images_are_those_of_a_cpu(shape):
     images, ops, negative = noise(280, *shape), torch.arange(280) % len(OPERATIONS), torch.arange(280) % 3 == 0
     for magnitude in (4, 9, 30):
-        expected = apply_operations(images, ops, negative, magnitude, True)
-        result = apply_operations(images.cuda(), ops.cuda(), negative.cuda(), magnitude, False)
-        assert torch.equal(result.cpu(), expected)
+        expected = apply_operations(images, ops, negative, magnitude)
+        assert torch.equal(apply_operations(images.cuda(), ops, negative, magnitude).cpu(), expected)
 
 
-def test_parts_of_images_are_resized_as_on_a_cpu():
-    images = noise(100, 3, 64, 64)
-    boxes = crop_boxes(images, torch.Generator().manual_seed(1))
-    found = resized(images.cuda(), *(box.cuda() for box in boxes))
-    assert torch.equal(found.cpu(), resized(images, *boxes))
+@pytest.mark.parametrize("crop", [{"crop_padding": 4}, {"crop_padding": 0, "resized_crop": True}], ids=str)
+def test_images_are_augmented_as_on_a_cpu(crop):
+    images, spec = noise(1000, 3, 32, 32), AugmentSpec(**crop, flip=0.5, rand_augment={"num_ops": 2, "magnitude": 9})
+    here, there = (augment(x, spec, torch.Generator().manual_seed(1)) for x in (images, images.cuda()))
+    assert torch.equal(there.cpu(), here)
 
 
 def test_sampling_goes_on_where_cuda_is_to_be_deterministic():
