@@ -25,17 +25,12 @@ step() {
 }
 timed=("$python" -m benchmarks.step_time --steps 20)
 step step_time "${timed[@]}" --out "$out/step_time.json"
-step step_time_blocks "${timed[@]}" --override '{compute: {compile: blocks}}' --out "$out/step_time_blocks.json"
+step step_time_layers "${timed[@]}" --override '{compute: {compile: "on"}}' --out "$out/step_time_layers.json"
 step step_time_same_bits "${timed[@]}" --override '{compute: {deterministic: true}}' --out "$out/step_time_same_bits.json"
 abreast=$("$python" -c 'import xdist' 2> /dev/null && echo "-n 8")
 TORCHINDUCTOR_COMPILE_THREADS=2 step tests "$python" -m pytest -q -p no:cacheprovider $abreast tests/cuda
-step step_time_combo "${timed[@]}" --override '{compute: {compile: blocks}}' --inductor '{combo_kernels: true}' \
-    --out "$out/step_time_combo.json"
-TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --override '{compute: {compile: blocks}}' \
-    --out "$out/step_time_dependent_launch.json"
+TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --out "$out/step_time_dependent_launch.json"
 step step_profile "$python" -m benchmarks.step_profile --out "$out/step_profile.json"
-step step_profile_blocks "$python" -m benchmarks.step_profile --override '{compute: {compile: blocks}}' \
-    --out "$out/step_profile_blocks.json"
 step plain_vit "$python" -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.json"
 step architectures "$python" -m benchmarks.architectures --readings 3 --out "$out/architectures.json"
 step sampling_time "$python" -m benchmarks.sampling_time --out "$out/sampling_time.json"

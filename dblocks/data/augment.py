@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from dblocks.data.rand_augment import rand_augment, sent
+from dblocks.data.rand_augment import rand_augment
+from dblocks.data.sending import sent
 
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults for a resized crop
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
+from dblocks.data.sending import sent
 from dblocks.errors import UserError
 
 ImageFunction = Callable[[Tensor, Tensor], Tensor]
@@ -62,11 +63,6 @@ def apply_operations(images: Tensor, ops: Tensor, negative: Tensor, magnitude: i
             part = photometric[name](part, factor)
         done.append(part)
     return torch.cat(done)[there(order.argsort())] if done else images
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`, without waiting for it."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 @functools.lru_cache(maxsize=32)

@@ -20,7 +20,12 @@ def step_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         for name in ("whole", "block")
     )
     readings = found["shape"].rpartition(", ")[2]
-    return [(f"steps back to back, {readings}", whole, block)]
+    changed = [
+        f"`{section}.{field}: {value}`"
+        for section, fields in found["override"].items()
+        for field, value in fields.items()
+    ]
+    return [(", ".join([f"steps back to back, {readings}", *changed]).replace(": True`", ": true`"), whole, block)]
 
 
 def plain_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:

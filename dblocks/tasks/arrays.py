@@ -11,6 +11,7 @@ from torch import Tensor
 from dblocks import seeds
 from dblocks.data.augment import augment
 from dblocks.data.prepared import PreparedData
+from dblocks.data.sending import sent
 from dblocks.spec import RunSpec
 
 TOGETHER, VALUES = 64, 2**25  # on CUDA, steps augmented at once at most, and pixel values
@@ -29,7 +30,7 @@ class EpochOrder:
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._of[0] != epoch:
             draws = seeds.generator("cpu", self.seed, "order", epoch)
-            self._of = (epoch, torch.randperm(self.count, generator=draws).to(self.device))
+            self._of = (epoch, sent(torch.randperm(self.count, generator=draws), self.device))
         return self._of[1][position * self.batch_size : (position + 1) * self.batch_size]
 
 

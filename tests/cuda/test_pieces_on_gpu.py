@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from dblocks.config import resolve
 from dblocks.data.augment import augment
 from dblocks.data.rand_augment import OPERATIONS, apply_operations
+from dblocks.machine import set_up
 from dblocks.measure.allocated import allocated
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.memory import account_part, accounting_spec, build_without_numbers
-from dblocks.spec import AugmentSpec
+from dblocks.spec import AugmentSpec, ComputeSpec
 from dblocks.text_generation import sample_nucleus
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -48,9 +50,22 @@ def test_sampling_goes_on_where_cuda_is_to_be_deterministic():
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("length", [64, 65, 128, 256])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_has_gradients_where_all_logits_are_low(length, dropout):
+    """Of -120 for every pair: exp(-logsumexp) is more than float32 holds."""
+    set_up(ComputeSpec())
+    draws = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (torch.randn(8, 4, length, 32, generator=draws, device="cuda") for _ in range(3))
+    q[..., 0], k[..., 0] = 120.0, -(32**0.5)
+    q, k, v = (part.bfloat16().requires_grad_() for part in (q, k, v))
+    F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).float().square().mean().backward()
+    assert all(part.grad.isfinite().all() for part in (q, k, v))
+
+
 @pytest.mark.parametrize("run", ["vit/end_to_end", "dit_cifar10/end_to_end"])
-def test_the_account_is_the_allocators_peak(run, tmp_path):
+def test_the_account_is_the_allocators_peak_but_for_what_one_operation_needs(run, tmp_path):
     spec = accounting_spec(resolve(run, "paper"), 128)
     data = made_up_data(spec, tmp_path / "accounted")
     accounted = account_part(spec, build_without_numbers(spec, data)).account.total
-    assert allocated(spec, torch.device("cuda"), tmp_path / "real") == pytest.approx(accounted, rel=0.05)
+    assert accounted <= allocated(spec, torch.device("cuda"), tmp_path / "real") <= 1.1 * accounted

@@ -16,10 +16,11 @@ from dblocks import graphs
 from dblocks.build import build
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData
+from dblocks.machine import set_up
 from dblocks.methods.method import Drawn
 from dblocks.record import read_record
 from dblocks.run import execute
-from dblocks.spec import RunSpec
+from dblocks.spec import ComputeSpec, RunSpec
 from dblocks.training import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -47,7 +48,7 @@ STEPS = 24
 def compiled_anew() -> None:
     """Layers of all networks share their code, of which PyTorch keeps eight compilations and runs the next as it is."""
     torch._dynamo.reset()
-    torch.backends.cudnn.allow_tf32 = False  # as `set_up` has it in every run
+    set_up(ComputeSpec())  # as every run begins
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,8 +169,8 @@ def test_the_host_never_waits_for_a_step(run, digits, tmp_path):
     made.method.task.batches._made.clear()  # so that batches are augmented within
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(20, 60):  # within one epoch, whose order is brought from the host
-            made.train_step(step % 20)
+        for step in range(20, 60):  # an epoch's end among them
+            made.train_step(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
