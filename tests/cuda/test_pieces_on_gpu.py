@@ -63,6 +63,22 @@ def test_attention_has_gradients_where_all_logits_are_low(length, dropout):
     assert all(part.grad.isfinite().all() for part in (q, k, v))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("length", [64, 65, 256])
+def test_attention_drops_the_same_in_backward_as_in_forward(length, compiled):
+    """Attention is linear in the values: out · g and values · their gradient are the same sum."""
+    set_up(ComputeSpec())
+    draws = torch.Generator("cuda").manual_seed(0)
+    q, k, v, g = (torch.randn(64, 4, length, 32, generator=draws, device="cuda").bfloat16() for _ in range(4))
+    v.requires_grad_()
+    attend = torch.compile(F.scaled_dot_product_attention) if compiled else F.scaled_dot_product_attention
+    out = attend(q, k, v, dropout_p=0.5)
+    out.backward(g)
+    terms = out.detach().double() * g.double()
+    # rounding is a few hundredths of the sum's deviation; another half of the pairs would be all of it
+    assert (terms.sum() - (v.detach().double() * v.grad.double()).sum()).abs() <= 0.2 * terms.square().sum().sqrt()
+
+
 @pytest.mark.parametrize("run", ["vit/end_to_end", "dit_cifar10/end_to_end"])
 def test_the_account_is_the_allocators_peak_but_for_what_one_operation_needs(run, tmp_path):
     spec = accounting_spec(resolve(run, "paper"), 128)

@@ -71,8 +71,9 @@ def spec_of(run: str, **sections: dict[str, Any]) -> RunSpec:
 
 
 def trainer(spec: RunSpec, data: PreparedData, folder: Path, total: int = 1000) -> Trainer:
-    method, _ = build(spec, data, torch.device("cuda"))
-    return Trainer(spec, method, total, folder, torch.device("cuda"))
+    device = torch.device(spec.compute.device)
+    method, _ = build(spec, data, device)
+    return Trainer(spec, method, total, folder, device)
 
 
 def course(made: Trainer, steps: int = STEPS) -> list[float]:
@@ -113,6 +114,15 @@ def test_loss_and_gradients_are_those_of_a_cpu(run, data_of, tmp_path):
     (loss, gradient), (gpu_loss, gpu_gradient) = found
     assert gpu_loss == pytest.approx(loss, rel=1e-3)
     assert (gpu_gradient - gradient).norm() <= 1e-2 * gradient.norm()
+
+
+@pytest.mark.parametrize("run", ["vit/end_to_end", "vit/contrastive_forward_forward", "ar_lm1b/end_to_end"])
+def test_training_goes_as_on_a_cpu(run, data_of, tmp_path):
+    """Of runs that draw nothing on the device, dropout aside: updates and all."""
+    over = {"network": {"dropout": 0.0}, "augment": {"crop_padding": 0}} if run.startswith("vit") else {}
+    on_cpu = {"device": "cpu", "compile": "off"}
+    here = course(trainer(spec_of(run, compute=on_cpu, **over), data_of(run), tmp_path))
+    assert course(trainer(spec_of(run, **over), data_of(run), tmp_path)) == pytest.approx(here, rel=1e-2)
 
 
 @pytest.mark.parametrize("run", RUNS)
