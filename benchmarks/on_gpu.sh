@@ -23,12 +23,12 @@ step() {
     echo "== $1, ${SECONDS} s"
     timeout -k 10 "${LIMIT:-0}" "${@:2}" > "$out/$1.log" 2>&1 || echo "   failed or ended: $out/$1.log"
 }
+abreast=$("$python" -c 'import xdist' 2> /dev/null && echo "-n 8")
+TORCHINDUCTOR_COMPILE_THREADS=2 step tests "$python" -m pytest -q -p no:cacheprovider $abreast tests/cuda
 timed=("$python" -m benchmarks.step_time --steps 20)
 step step_time "${timed[@]}" --out "$out/step_time.json"
 step step_time_layers "${timed[@]}" --override '{compute: {compile: "on"}}' --out "$out/step_time_layers.json"
 step step_time_same_bits "${timed[@]}" --override '{compute: {deterministic: true}}' --out "$out/step_time_same_bits.json"
-abreast=$("$python" -c 'import xdist' 2> /dev/null && echo "-n 8")
-TORCHINDUCTOR_COMPILE_THREADS=2 step tests "$python" -m pytest -q -p no:cacheprovider $abreast tests/cuda
 TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --out "$out/step_time_dependent_launch.json"
 step step_profile "$python" -m benchmarks.step_profile --out "$out/step_profile.json"
 step plain_vit "$python" -m benchmarks.plain_vit --rounds 10 --out "$out/plain_vit.json"

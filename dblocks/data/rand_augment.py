@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -51,7 +50,7 @@ def apply_operations(images: Tensor, ops: Tensor, negative: Tensor, magnitude: i
     maps = _affine_table(magnitude, images.shape[2], images.shape[3])[ops, negative.long()]
     strength = torch.linspace(0, 0.9, MAX_MAGNITUDE + 1, device="cpu")[magnitude].item()
     factors = torch.where(negative, 1 - strength, 1 + strength)
-    there = partial(sent, device=images.device)
+    there = functools.partial(sent, device=images.device)
     runs = [images[there(order)], there(maps[order]), there(factors[order])]
     photometric, done = _photometric(magnitude), []
     for name, part, coefficients, factor in zip(OPERATIONS, *(run.split(counts) for run in runs), strict=True):

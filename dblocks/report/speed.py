@@ -21,11 +21,11 @@ def step_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     )
     readings = found["shape"].rpartition(", ")[2]
     changed = [
-        f"`{section}.{field}: {value}`"
+        f"`{section}.{field}: {json.dumps(value)}`"
         for section, fields in found["override"].items()
         for field, value in fields.items()
     ]
-    return [(", ".join([f"steps back to back, {readings}", *changed]).replace(": True`", ": true`"), whole, block)]
+    return [(", ".join([f"steps back to back, {readings}", *changed]), whole, block)]
 
 
 def plain_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
