@@ -1,4 +1,4 @@
-"""Claims as inequalities between cells, judged by a rule that was fixed before anything was run."""
+"""Claims as inequalities between cells, judged by one rule, whatever came out."""
 
 from __future__ import annotations
 

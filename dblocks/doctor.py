@@ -120,20 +120,27 @@ def published_weights(plan: Plan) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{here}; {tables}")
 
 
-def runs_of(plan: Plan, table: str) -> set[str]:
-    """A table's runs, and those that these need."""
-    runs = {plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of}
+def rows_runs(plan: Plan, target: str) -> list[str]:
+    """The runs that rows read, each once: of a table, or of all of target `all`."""
+    tables = plan.in_all if target == "all" else [target]
+    read = (run for table in tables for run in plan.tables[table].runs)
+    return list(dict.fromkeys(plan.run_of[run] for run in read if run in plan.run_of))
+
+
+def runs_of(plan: Plan, target: str) -> set[str]:
+    """A target's runs, and those that these need."""
+    runs = set(rows_runs(plan, target))
     return runs | {needed for run in runs for needed in plan.needed[run].values()}
 
 
-def data_of(plan: Plan, table: str) -> set[str]:
-    """Prepared folders that a table's runs read."""
-    return {data_key(plan.runs[run][0].data) for run in runs_of(plan, table)}
+def data_of(plan: Plan, target: str) -> set[str]:
+    """Prepared folders that a target's runs read."""
+    return {data_key(plan.runs[run][0].data) for run in runs_of(plan, target)}
 
 
-def weights_of(plan: Plan, table: str) -> set[str]:
-    """Published weights and tokenizers that a table's runs read."""
-    return {path.stem for path in plan.published_weights(runs_of(plan, table))}
+def weights_of(plan: Plan, target: str) -> set[str]:
+    """Published weights and tokenizers that a target's runs read."""
+    return {path.stem for path in plan.published_weights(runs_of(plan, target))}
 
 
 def to_fetch(plan: Plan, name: str) -> int:
@@ -159,10 +166,9 @@ def training_jobs(spec: RunSpec) -> int:
     return spec.num_blocks if spec.in_parallel else 1
 
 
-def cost(plan: Plan, table: str) -> Mapping[str, str]:
-    """Jobs, GPU-hours, disk and downloads of a table; its runs may be shared with others."""
-    runs = dict.fromkeys(plan.run_of[run] for run in plan.tables[table].runs if run in plan.run_of)
-    specs = [(run, spec) for run in runs for spec in plan.runs[run]]
+def cost(plan: Plan, target: str) -> Mapping[str, str]:
+    """Jobs, GPU-hours, disk and downloads of a table, whose runs may be shared with others, or of target `all`."""
+    specs = [(run, spec) for run in rows_runs(plan, target) for spec in plan.runs[run]]
     waiting = [(run, spec) for run, spec in specs if not plan.is_recorded(run, spec.seed)]
     # what takes another run's weights is evaluated, in minutes; the other is trained, unless it has been
     training = {(plan.trainer_of(run, spec.seed) or run, spec.seed): spec for run, spec in waiting}
@@ -170,9 +176,9 @@ def cost(plan: Plan, table: str) -> Mapping[str, str]:
     hours = (
         sum(training_jobs(spec) * spec.gpu_count * spec.resources.runtime_minutes for spec in training.values()) / 60
     )
-    downloads, arrays = room(plan, data_of(plan, table), weights_of(plan, table))
+    downloads, arrays = room(plan, data_of(plan, target), weights_of(plan, target))
     return {
-        "table": table,
+        "table": target,
         "runs": f"{len(specs)}, {len(waiting)} to do",
         "GPU-hours": f"≤ {hours:.0f}" if hours else "0",
         "to download": readable(downloads),
@@ -199,5 +205,6 @@ def report(plan: Plan) -> tuple[str, bool]:
         "",
         "Cost of what is not done yet (GPU-hours: a time limit for each job that trains, what should suffice):",
     ]
-    lines += ["  " + ", ".join(f"{key} {value}" for key, value in cost(plan, table).items()) for table in plan.tables]
+    costs = [cost(plan, target) for target in ("all", *plan.tables)]
+    lines += ["  " + ", ".join(f"{key} {value}" for key, value in entry.items()) for entry in costs]
     return "\n".join(lines), all(finding.state != "missing" for finding in findings)

@@ -18,7 +18,7 @@ from dblocks.measure.request import make_request
 from dblocks.plan import Plan
 from dblocks.reading import first_error
 from dblocks.spec import DiffusionBlocksSpec, RunSpec
-from dblocks.tables import load_tables
+from dblocks.tables import Table, load_tables
 from dblocks.weights import FROM_HUB
 
 DAY_OF_GPU_MINUTES = 24 * 60
@@ -104,6 +104,7 @@ def make_plan(config: dict, config_dir: Path = CONFIG_DIR) -> Plan:
                 runs[run] = [
                     spec.model_copy(update={"seed": k}) for k in range(seeds_of(spec, command_line, config_dir))
                 ]
+        check_split(table, {run: runs[run_of[run]][0] for run in table.runs if run in run_of})
     needed: dict[str, dict[str, str]] = {}
     for run, specs in list(runs.items()):
         needed[run] = {}
@@ -139,6 +140,17 @@ def check_runs(config_dir: Path = CONFIG_DIR) -> None:
             for scale in load_scales(config_dir):
                 run = f"{name}/{variant}"
                 check_run(resolve(run, scale, config_dir=config_dir), place_of(run, scale, None, config_dir))
+
+
+def check_split(table: Table, specs: Mapping[str, RunSpec]) -> None:
+    """Raises: UserError if a table that is for choosing would read test. Specs are by "<experiment>/<variant>"."""
+    for run, spec in specs.items():
+        wanted, found = table.evaluation_split, spec.data.evaluation_split
+        if wanted not in (None, found):
+            raise UserError(
+                f"table {table.table}: run '{run}' has data.evaluation_split '{found}', and choices are made on "
+                f"'{wanted}'; give evaluation_split: {wanted} and train_split: fit with the data set"
+            )
 
 
 def check_run(spec: RunSpec, place: str) -> None:

@@ -126,6 +126,9 @@ class Table(Part):
     title: str
     caption: str
     paper_dataset: str = Field(description="Data set of the paper's values: they stand only beside results on it.")
+    evaluation_split: Literal["validation"] | None = Field(
+        None, description="The split that all its runs must be read on, where it is for choosing; None: any."
+    )
     in_all: bool = Field(True, description="Whether target `all`, the report and W&B's reports have it.")
     columns: list[Column]
     rows: list[Row]

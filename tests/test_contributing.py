@@ -55,6 +55,7 @@ def test_the_changes_of_all_recipes_apply(clone):
         for block in blocks:
             if block[0] == "diff":
                 follow(*block, folder)
+    follow("sh", "", "ruff check --no-cache . && ruff format --no-cache --check .", folder)
 
 
 @pytest.mark.slow

@@ -56,10 +56,10 @@ def tree() -> str:
 
 
 def costs(scale: str) -> str:
-    """Jobs, GPU-hours and disk of every table at a scale, nothing of it made yet, in markdown."""
+    """Jobs, GPU-hours and disk of target `all` and of every table at a scale, nothing of it made yet, in markdown."""
     with tempfile.TemporaryDirectory() as nothing:
         plan = make_plan({"scale": scale, "data_dir": nothing, "results_dir": nothing})
-        rows = [cost(plan, table) for table in plan.tables]
+        rows = [cost(plan, target) for target in ("all", *plan.tables)]
     names = [name for name in rows[0] if name != "table"]
     lines = [f"| table | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for row in rows:
