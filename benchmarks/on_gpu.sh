@@ -27,7 +27,7 @@ abreast=$("$python" -c 'import xdist' 2> /dev/null && echo "-n 8")
 TORCHINDUCTOR_COMPILE_THREADS=2 step tests "$python" -m pytest -q -p no:cacheprovider $abreast tests/cuda
 timed=("$python" -m benchmarks.step_time --steps 20)
 step step_time "${timed[@]}" --out "$out/step_time.json"
-step step_time_layers "${timed[@]}" --override '{compute: {compile: "on"}}' --out "$out/step_time_layers.json"
+step step_time_layers "${timed[@]}" --override '{compute: {compile: on}}' --out "$out/step_time_layers.json"
 step step_time_same_bits "${timed[@]}" --override '{compute: {deterministic: true}}' --out "$out/step_time_same_bits.json"
 TORCHINDUCTOR_ENABLE_PDL=1 step step_time_dependent_launch "${timed[@]}" --out "$out/step_time_dependent_launch.json"
 step step_profile "$python" -m benchmarks.step_profile --out "$out/step_profile.json"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,6 +23,7 @@ from benchmarks.architectures import ARCHITECTURES, spec_of
 from benchmarks.step_time import summary
 from dblocks.machine import describe
 from dblocks.measure.wall_time import Pace, make_trainer
+from dblocks.reading import parse_yaml
 
 
 def kernels_of(pace: Pace, device: torch.device) -> tuple[list[dict[str, Any]], int]:
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     scale = options.scale or ("paper" if options.device == "cuda" else "smoke")
-    override = yaml.safe_load(options.override)
+    override = parse_yaml(options.override)
     about: dict[str, Any] = {"benchmark": "step_profile", "network": options.only, "scale": scale, "override": override}
     for key, variant in zip(("whole", "block"), ARCHITECTURES[options.only], strict=True):
         spec = spec_of(options.only, variant, scale, options.device).changed(override)

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
 
 from dblocks.command_line import CommandLine
 from dblocks.machine import describe
 from dblocks.measure.request import make_request
 from dblocks.measure.wall_time import measure
+from dblocks.reading import parse_yaml
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     options = parser.parse_args()
     device = torch.device(options.device)
-    override, inductor = yaml.safe_load(options.override), yaml.safe_load(options.inductor)
+    override, inductor = parse_yaml(options.override), parse_yaml(options.inductor)
     if inductor:
         from torch._inductor import config
 

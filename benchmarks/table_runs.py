@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dblocks.budget import total_steps
 from dblocks.config import merge, resolve
 from dblocks.identity import data_key, run_name, weights_identity
 from dblocks.needs import TRAINED
+from dblocks.reading import parse_yaml
 from dblocks.record import RECORD, read_record
 from dblocks.spec import ContrastiveForwardForwardSpec, DataSpec, RunSpec
 from dblocks.tables import load_tables
@@ -164,7 +163,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=("short", "paper"), default="paper")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--share", type=share, default=1.0, help="of each row's budget (default: all)")
-    parser.add_argument("--override", type=yaml.safe_load, default={}, help="fields of all runs, as '{data: {…}}'")
+    parser.add_argument("--override", type=parse_yaml, default={}, help="fields of all runs, as '{data: {…}}'")
     parser.add_argument("--rows", nargs="+", metavar="RUN", help="such as vit/end_to_end (default: all of the table)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--together", action="store_true", help="all rows of a seed at once, on one GPU")

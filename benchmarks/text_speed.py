@@ -15,39 +15,21 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.sampling_time import clock
 from benchmarks.step_time import summary
 from dblocks.build import build
 from dblocks.config import resolve
-from dblocks.data.files import sha256_of
-from dblocks.data.prepared import PreparedData, write_manifest
-from dblocks.data.tokens import TOKENIZER
+from dblocks.data.prepared import PreparedData
 from dblocks.machine import describe
+from dblocks.measure.made_up import made_up_data
 from dblocks.training import Trainer
 
 SCALES = {"tiny": "smoke", "paper": "paper"}
 BATCH = {"cpu": 4, "cuda": 64}  # sequences: the paper's batch does not fit one GPU's memory
 TEXTS = {"cpu": 4, "cuda": 250}  # written together
 WARM_UP = {"cpu": 1, "cuda": 5}  # rounds; a block's step is recorded as a graph when it has come four times
-
-
-def random_tokens(folder: Path, vocabulary: int, count: int = 200_000) -> PreparedData:
-    """Packed tokens that mean nothing, and a tokenizer of the right size: a step's time does not depend on them."""
-    from tokenizers import Tokenizer, models
-
-    from dblocks.data.vocabulary import END
-
-    words = {END: 0, **{f"w{i}": i for i in range(1, vocabulary)}}
-    folder.mkdir(parents=True)
-    Tokenizer(models.WordLevel(words, unk_token=END)).save(str(folder / TOKENIZER))
-    draws = np.random.default_rng(0)
-    for split in ("train", "validation", "test"):
-        np.save(folder / f"{split}.npy", draws.integers(0, vocabulary, count).astype(np.uint16))
-    write_manifest(folder, "random", "random", "random", {"tokenizer_sha256": sha256_of(folder / TOKENIZER)})
-    return PreparedData(folder)
 
 
 def trainer(variant: str, scale: str, device: str, data: PreparedData, folder: Path, **over) -> Trainer:
@@ -119,8 +101,8 @@ def measure(device: str, rounds: int, size: str) -> dict:
     scale = SCALES[size]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = random_tokens(folder / "data", 512 if size == "tiny" else 32_000)
         spec = resolve("ar_lm1b/end_to_end", scale, 0, {"compute": {"device": device}})
+        data = made_up_data(spec, folder / "data")
         training = training_rates(scale, device, data, folder, rounds)
         generation = generation_rates(scale, device, data, folder, rounds)
     network = spec.network

@@ -14,11 +14,10 @@ from dblocks.budget import baseline_steps
 from dblocks.data.files import one_line, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
-from dblocks.identity import identity
+from dblocks.identity import identity, training_fingerprint
 from dblocks.owner import owned
 from dblocks.record import BLOCK, RESULT
 from dblocks.run import (
-    check_data,
     disk_full_in_one_line,
     final_weights_in,
     read_spec,
@@ -66,7 +65,7 @@ def train_block(spec: RunSpec, block: int, data: PreparedData, folder: Path, pro
     from dblocks.machine import set_up
     from dblocks.training import Trainer
 
-    check_data(spec, data)
+    data.must_be(training_fingerprint(spec))
     device = set_up(spec.compute)
     method, _ = build(spec, data, device, block=block)
     trainer = Trainer(spec, method, baseline_steps(spec), folder, device, block)

@@ -25,11 +25,6 @@ def owner_of(network: nn.Module, name: str) -> int | None:
     return None if len(getattr(network, part)) == 1 else index
 
 
-def is_isolated(network: nn.Module) -> bool:
-    """Whether no block trains what another reads: everything that is trained has one owner."""
-    return all(owner_of(network, name) is not None for name, p in network.named_parameters() if p.requires_grad)
-
-
 def keep_block(network: nn.Module, block: int) -> None:
     """Cut `network` to one block: layers, embedders and heads of the others are replaced by nothing."""
     for part in ("embedders", "heads", "layers"):

@@ -74,8 +74,7 @@ class Cell:
     @property
     def is_exact(self) -> bool:
         """Whether it is counted, so that one value decides: no seed and no clock moves it."""
-        timed = self.measurement is not None and self.measurement.request.settings.kind == "wall_time"
-        return self.measurement is not None and not timed
+        return self.measurement is not None and self.measurement.request.settings.kind != "wall_time"
 
     @property
     def measured(self) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import sys
 import warnings
@@ -17,7 +16,8 @@ from typing import Any
 
 import torch
 
-from dblocks.data.files import one_line
+from dblocks.data.files import one_line, write_atomically
+from dblocks.errors import UserError
 
 NAME = re.compile(r"^(?P<stem>.+)-(?P<digest>[0-9a-f]{16})\.pt$")
 STEP = re.compile(r"^step-(?P<step>\d+)-[0-9a-f]{16}\.pt$")
@@ -30,16 +30,7 @@ def save_verified(folder: Path, stem: str, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     content = buffer.getbuffer()
     path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
-    temporary = folder / f".{stem}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content, synced=True)
     return path
 
 
@@ -83,6 +74,18 @@ def load_weights(network: torch.nn.Module, state: dict[str, Any], path: Path) ->
         network.load_state_dict(state["network"])
     except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: weights of another network ({one_line(error)})") from error
+
+
+def load_recorded(network: torch.nn.Module, record_path: Path, weights: str) -> None:
+    """Put the final weights of the run of `record_path`, in the file `weights` beside it, into a network.
+
+    Raises: UserError if they are not what the record says, or of another network.
+    """
+    path = record_path.parent / weights
+    try:
+        load_weights(network, load_verified(path), path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{record_path}: its weights cannot be read: {error}") from error
 
 
 def step_in(path: Path) -> int | None:

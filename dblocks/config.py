@@ -22,6 +22,7 @@ from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 NAMES = ("experiment", "variant", "scale", "seed")  # what a run is called; no layer of fields may set them
+PUBLISHED_LATENTS = (4, 8)  # channels and factor of downsampling of Stable Diffusion's autoencoder
 MOST_SEEDS = 1000  # the plan writes a file for each run and seed
 
 
@@ -87,6 +88,13 @@ def load_experiments(config_dir: Path = CONFIG_DIR) -> dict[str, Experiment]:
                     raise UserError(f"{path}: scales.{scale}.variants.{variant}: no such variant")
         experiments[experiment.experiment] = experiment
     return {name: extended(experiment, experiments, config_dir) for name, experiment in experiments.items()}
+
+
+def has_run(run: str, config_dir: Path = CONFIG_DIR) -> bool:
+    """Whether "<experiment>/<variant>" is in config/runs."""
+    experiment, _, variant = run.partition("/")
+    known = load_experiments(config_dir).get(experiment)
+    return known is not None and variant in known.variants
 
 
 def extended(experiment: Experiment, experiments: Mapping[str, Experiment], config_dir: Path) -> Experiment:
@@ -165,6 +173,7 @@ def resolve(
     try:
         spec = RunSpec.model_validate(fields)
         check_data_fits(spec)
+        check_tiles(spec, config_dir)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
     except UserError as error:
@@ -203,7 +212,8 @@ def needed_specs(
 
 def check_published(task: AutoregressiveTextSpec) -> None:
     """Raises: UserError if a tokenizer or a language model is named that is not known."""
-    named = [("teachers", name, LANGUAGE_MODELS) for name in task.needed_weights().values()]
+    roles = task.needed_weights().items()
+    named = [("features" if role == "features" else "teachers", name, LANGUAGE_MODELS) for role, name in roles]
     if not task.tokenizer.startswith("bpe"):
         named.append(("tokenizer", task.tokenizer, TOKENIZERS))
     for field, name, known in named:
@@ -215,7 +225,7 @@ def check_published(task: AutoregressiveTextSpec) -> None:
 
 
 def check_data_fits(spec: RunSpec) -> None:
-    """Raises: UserError if the data set is none or not what the task reads, or patches do not tile its images."""
+    """Raises: UserError if the data set is none or not what the task reads."""
     info = dataset(spec.data.name)
     if isinstance(spec.task, AutoregressiveTextSpec):
         check_published(spec.task)
@@ -227,8 +237,30 @@ def check_data_fits(spec: RunSpec) -> None:
         fits, wanted = isinstance(info, ImageDataset), "images"
     if not fits:
         raise UserError(f"data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
-    if isinstance(info, ImageDataset):
-        _, height, width = info.image_shape
-        patch = getattr(spec.network, "patch_size", 1)
-        if height % patch or width % patch:
-            raise UserError(f"network.patch_size: {patch} does not divide images of {height}×{width}")
+
+
+def check_tiles(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> None:
+    """Raises: UserError if patches do not tile what the network reads, or it cannot be halved as often as it is."""
+    info = dataset(spec.data.name)
+    if not isinstance(info, ImageDataset):
+        return
+    kind, (_, height, width) = "images", info.image_shape
+    if spec.generation is not None and spec.generation.latents is not None:
+        kind, (_, height, width) = "latents", latent_shape(spec, config_dir)
+    field, tile = "patch_size", getattr(spec.network, "patch_size", 1)
+    if spec.network.name == "autoencoder":
+        field, tile = "layers", 2**spec.network.layers
+    if height % tile or width % tile:
+        power = f"2^{spec.network.layers} = " if field == "layers" else ""
+        raise UserError(f"network.{field}: {power}{tile} does not divide {kind} of {height}×{width}")
+
+
+def latent_shape(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> tuple[int, int, int]:
+    """[C, H, W] of what a run in latents diffuses, whose autoencoder may not be trained yet."""
+    autoencoder = spec.generation.latents.autoencoder
+    channels, factor = PUBLISHED_LATENTS
+    if "/" in autoencoder:
+        network = resolve(autoencoder, spec.scale, config_dir=config_dir).network
+        channels, factor = network.latent_channels, 2**network.layers
+    _, height, width = dataset(spec.data.name).image_shape
+    return channels, height // factor, width // factor

@@ -75,7 +75,7 @@ class DiffusionBlocks:
 
     def evaluations_per_block(self) -> list[int]:
         """How often the sampler runs each block."""
-        return [self.route.count(block) for block in range(self.partition.num_blocks)]
+        return self.partition.evaluations(self.grid)
 
     def start(self, epsilon: Tensor) -> Tensor:
         """The first z: ε scaled to the deviation named in the spec."""
@@ -89,6 +89,10 @@ class DiffusionBlocks:
         both = torch.cat([inputs, self.denoiser.unconditional(inputs)])
         pair = self.denoiser.denoise(block, torch.cat([z, z]), torch.cat([sigma, sigma]), both)
         return guided(*pair.chunk(2), self.guidance)
+
+    def at_sigma_max(self, inputs: Tensor, epsilon: Tensor) -> Tensor:
+        """The prediction of the noisiest block alone, where z carries no information; arguments as of `sample`."""
+        return self.predict_at(NoiseLevel(self.noise.sigma_max), self.start(epsilon), inputs)
 
     def sample(self, inputs: Tensor, epsilon: Tensor) -> Tensor:
         """From noise along the grid to the prediction at its last level, each level by the block that owns it.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dblocks.data.files import readable
+from dblocks.data.files import free_bytes, readable
 from dblocks.data.origins import WEIGHTS
 from dblocks.data.registry import dataset
 from dblocks.data.sources import availability
@@ -84,13 +84,10 @@ def wandb_login() -> Iterator[Finding]:
 def directories(plan: Plan) -> Iterator[Finding]:
     """Data directory, and disk against what the plan prepares and downloads."""
     line = plan.command_line
-    here = Path(line.data_dir).expanduser()
+    here = Path(line.data_dir)
     yield Finding("data directory", "ok" if here.is_dir() else "note", str(here) if here.is_dir() else f"no {here} yet")
     downloads, arrays = room(plan, plan.datasets(), (path.stem for path in plan.published_weights()))
-    place = Path(line.results_dir).absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    place, free = free_bytes(Path(line.results_dir))
     state = "ok" if free > downloads + arrays else "missing"
     wanted = f"{readable(downloads)} to download, {readable(arrays)} for prepared data"
     yield Finding("disk", state, f"{readable(free)} free at {place}; {wanted}")
@@ -99,7 +96,7 @@ def directories(plan: Plan) -> Iterator[Finding]:
 def data_sets(plan: Plan) -> Iterator[Finding]:
     """Every data set of the plan, and the tables that wait for it."""
     for key, data in plan.datasets().items():
-        found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
+        found = availability(data.name, Path(plan.command_line.data_dir), data.path and Path(data.path))
         tables = [name for name in plan.tables if key in data_of(plan, name)]
         state = "missing" if found.state == "needs a person" and not plan.manifest(key).exists() else "ok"
         prepared = ", prepared" if plan.manifest(key).exists() else ""
@@ -155,7 +152,7 @@ def room(plan: Plan, keys: Iterable[str], weights: Iterable[str]) -> tuple[int, 
     for key in keys:
         data = plan.datasets()[key]
         origin = dataset(data.name).origin
-        found = availability(data.name, Path(plan.command_line.data_dir).expanduser(), data.path and Path(data.path))
+        found = availability(data.name, Path(plan.command_line.data_dir), data.path and Path(data.path))
         downloads += origin.download_bytes if found.state == "downloadable" else 0
         arrays += 0 if plan.manifest(key).exists() else origin.prepared_bytes
     return downloads, arrays

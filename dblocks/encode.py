@@ -27,17 +27,13 @@ def load_codec(path: Path, device: torch.device) -> Codec:
     """
     if path.name != RECORD:
         return PublishedAutoencoder(weights_path(path)).to(device).eval()
-    from dblocks.checkpoint import load_verified, load_weights
+    from dblocks.checkpoint import load_recorded
 
     record = read_record(path)
     if record.spec.network.name != "autoencoder":
         raise UserError(f"{path}: network {record.spec.network.name} is no autoencoder")
     network = Autoencoder(record.spec.network, dataset(record.spec.data.name).image_shape)
-    weights = path.parent / record.weights
-    try:
-        load_weights(network, load_verified(weights), weights)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: its weights cannot be read: {error}") from error
+    load_recorded(network, path, record.weights)
     return network.to(device).eval()
 
 
@@ -46,8 +42,7 @@ def encode_data(spec_path: Path, images: Path, autoencoder: Path, folder: Path) 
     spec, data = read_spec(spec_path), PreparedData(images.parent)
     if spec.generation is None or spec.generation.latents is None:
         raise UserError(f"{spec_path}: generation.latents: not set; this run trains on images as they are")
-    if data.fingerprint != (wanted := data_fingerprint(spec.data)):
-        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
+    data.must_be(data_fingerprint(spec.data))
     device = pick_device(spec.compute)
     torch.set_num_threads(spec.compute.threads)
     return encode(data, load_codec(autoencoder, device), latents_fingerprint(spec), folder, device)
@@ -83,6 +78,5 @@ def tokenize_data(spec_path: Path, text: Path, folder: Path) -> Path:
 
     spec, data = read_spec(spec_path), PreparedData(text.parent)
     name = tokenizer_of(spec, spec_path)
-    if data.fingerprint != (wanted := data_fingerprint(spec.data)):
-        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")
+    data.must_be(data_fingerprint(spec.data))
     return tokenize(data, name, tokens_fingerprint(spec), folder, progress=True)

@@ -49,9 +49,3 @@ def categorical(logits: Tensor, draws: torch.Generator) -> Tensor:
     if not len(logits):
         return torch.empty(0, dtype=torch.int64, device=logits.device)
     return torch.multinomial(logits.double().softmax(dim=-1), 1, generator=draws).squeeze(1)
-
-
-def evaluations_per_block(partition: MaskPartition, levels: Sequence[NoiseLevel]) -> list[int]:
-    """How often the sampler runs each block."""
-    route = [partition.owner(level) for level in levels[:-1]]
-    return [route.count(block) for block in range(partition.num_blocks)]

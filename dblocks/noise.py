@@ -1,6 +1,6 @@
 """Noise levels: their distribution, EDM preconditioning and weights, and σ grids for sampling.
 
-Scalars are Python floats (float64): boundaries and grids must not be rounded (paper, Appendix E).
+Scalars are Python floats (float64): if boundaries and grids were rounded, a level on one could get the wrong block.
 Tensors of σ are float32 unless said otherwise.
 """
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dblocks.noise import NoiseDistribution, NoiseLevel
+from dblocks.noise import NoiseDistribution, NoiseLevel, Preconditioning
 from dblocks.spec import DiffusionBlocksSpec, NoiseSpec
 
 
@@ -55,6 +55,11 @@ class Partition:
         low, high = self.interval(block)
         alpha = (high / low) ** self.overlap
         return max(low / alpha, self.boundaries[0]), min(high * alpha, self.boundaries[-1])
+
+    def evaluations(self, levels: Sequence[NoiseLevel]) -> list[int]:
+        """How often a sampler that runs at these levels runs each block."""
+        route = [self.owner(level) for level in levels]
+        return [route.count(block) for block in range(self.num_blocks)]
 
     def owner(self, level: NoiseLevel | float) -> int:
         """The block that denoises at `level`; levels outside [σ_0, σ_B] go to the nearest block."""
@@ -98,6 +103,11 @@ BOUNDARIES = {
 def noise_distribution(spec: NoiseSpec) -> NoiseDistribution:
     """The distribution a NoiseSpec describes."""
     return NoiseDistribution(spec.p_mean, spec.p_std, spec.sigma_min, spec.sigma_max)
+
+
+def preconditioning(spec: NoiseSpec, dimension: int) -> Preconditioning:
+    """EDM's for unit-norm targets of `dimension` numbers, with the σ_data that a NoiseSpec names."""
+    return Preconditioning(0.5 if spec.sigma_data == "paper" else dimension**-0.5)
 
 
 def block_layers(spec: DiffusionBlocksSpec, num_layers: int) -> tuple[int, ...]:

@@ -175,7 +175,7 @@ def train_and_evaluate(
     from dblocks.needs import TRAINED, Needs
     from dblocks.shared_training import trainer_of
 
-    check_data(spec, data)
+    data.must_be(training_fingerprint(spec))
     device = set_up(spec.compute)
     own = Needs(needs, folder, on_progress=lambda: setattr(attempt, "progress", True))
     method, task = build(spec, data, device, own)
@@ -224,9 +224,3 @@ def show_at_wandb(record: Record, folder: Path, wandb_mode: str) -> None:
     except (UserError, OSError) as error:
         print(f"dblocks: warning: {error}; `snakemake wandb_sync` uploads it later", file=sys.stderr)
         shutil.rmtree(folder / "wandb", ignore_errors=True)  # half of it: the log has all
-
-
-def check_data(spec: RunSpec, data: PreparedData) -> None:
-    """Raises: UserError if the prepared data is not what the run trains on."""
-    if data.fingerprint != (wanted := training_fingerprint(spec)):
-        raise UserError(f"{data.folder}: holds {data.fingerprint}, this run wants {wanted}; prepare it again")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from dblocks.config import CONFIG_DIR, load_experiments
+from dblocks.config import CONFIG_DIR, has_run
 from dblocks.errors import UserError
 from dblocks.measure.measurement import Measurement
 from dblocks.measure.request import load_measurements
@@ -160,8 +160,6 @@ class Table(Part):
                 raise ValueError(f"row '{row.row}': marks {sorted(unknown)} are not in the table's {list(self.marks)}")
             if unknown := set(row.published) - set(self.sources):
                 raise ValueError(f"row '{row.row}': published {sorted(unknown)} is none of the table's sources")
-            if unknown := set(row.reads) - metrics:
-                raise ValueError(f"row '{row.row}': reads {sorted(unknown)}, which is no column")
             for heading, words in row.facts.items():
                 _fits(f"row '{row.row}': facts.{heading}", words, dataset="", metric="")
             for there in (column.substitute for column in (*self.columns, *row.reads.values())):
@@ -187,9 +185,7 @@ def load_tables(config_dir: Path = CONFIG_DIR) -> dict[str, Table]:
             raise UserError(f"{path}: table: '{table.table}' should be the file's name '{path.stem}'")
         for row in table.rows:
             for run in row.runs:
-                experiment, _, variant = run.partition("/")
-                known = load_experiments(config_dir).get(experiment)
-                if known is None or variant not in known.variants:
+                if not has_run(run, config_dir):
                     raise UserError(f"{path}: row '{row.row}': run '{run}' is not in config/runs")
             if row.measurement is not None and row.measurement not in load_measurements(config_dir):
                 raise UserError(f"{path}: row '{row.row}': '{row.measurement}' is not in config/measurements.yaml")

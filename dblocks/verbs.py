@@ -76,7 +76,7 @@ def weights(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Take one measurement: memory or wall time."""
+    """Take one measurement: memory, wall time, or operations of training or inference."""
     from dblocks.measure.measurement import take
 
     print(take(options.request))

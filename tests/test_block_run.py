@@ -15,7 +15,7 @@ import torch
 
 from dblocks import seeds
 from dblocks.block_run import block_weights, execute_block, join_blocks
-from dblocks.blocks import is_isolated, keep_block, owner_of
+from dblocks.blocks import keep_block, owner_of
 from dblocks.budget import baseline_steps
 from dblocks.build import build
 from dblocks.checkpoint import checkpoints, load_verified, save_verified
@@ -134,6 +134,11 @@ def test_a_blocks_job_holds_its_own_parameters_alone(spec_file, digits_folder, d
     held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in alone.network.parameters() if p.requires_grad}
     assert sum(p.numel() for p in alone.network.parameters()) < 0.5 * sum(p.numel() for p in whole.network.parameters())
+
+
+def is_isolated(network: torch.nn.Module) -> bool:
+    """Whether no block trains what another reads: everything that is trained has one owner."""
+    return all(owner_of(network, name) is not None for name, p in network.named_parameters() if p.requires_grad)
 
 
 def test_only_own_embedders_isolate(tiny_spec, built):

@@ -277,12 +277,21 @@ def test_run_name_holds_names_and_hash():
     assert run_name(spec) == f"vit-end_to_end-{identity(spec)[:8]}"
 
 
+@pytest.mark.parametrize(
+    ("run", "scale", "network", "message"),
+    [
+        ("vit/end_to_end", "smoke", {"patch_size": 5}, "patch_size: 5 does not divide images of 8×8"),
+        ("dit_imagenet/end_to_end", "smoke", {"patch_size": 16}, "patch_size: 16 does not divide latents of 8×8"),
+        ("dit_imagenet/end_to_end", "paper", {"patch_size": 3}, "patch_size: 3 does not divide latents of 32×32"),
+        ("autoencoder/latents", "smoke", {"layers": 6}, r"layers: 2\^6 = 64 does not divide images of 16×16"),
+    ],
+)
+def test_what_does_not_tile_the_images_or_latents_is_refused(run, scale, network, message):
+    with pytest.raises(UserError, match=f"network.{message}"):
+        resolve(run, scale, overrides={"network": network})
+
+
 # --- budget
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_the_papers_scale_has_the_whole_budget(run):
-    assert budget_fraction(resolve(run, "paper")) == 1
 
 
 @pytest.mark.parametrize("run", RUNS)

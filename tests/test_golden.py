@@ -101,12 +101,6 @@ def workshop(tmp_path_factory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Where the runs' data is prepared, once for all of them."""
-    return tmp_path_factory.mktemp("golden-data")
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_numbers_change_only_with_a_version(run, workshop):
     golden = json.loads((GOLDEN / f"{run.replace('/', '-')}.json").read_text())

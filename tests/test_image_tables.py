@@ -81,10 +81,10 @@ def test_a_substitute_never_stands_beside_the_papers_value():
 
 
 def test_the_caption_says_what_the_features_are_and_which_evaluation_counts():
-    text = provenance(cells_of({RUNS[0]: record(RUNS[0], kind="_classifier")}), "smoke", TABLE)
+    text = provenance(cells_of({RUNS[0]: record(RUNS[0], kind="_classifier")}), "smoke")
     assert "Least of 2 evaluations a seed (KID test: their mean); features of: features_classifier." in text
     assert "Measured with" not in text
-    smoke = provenance(cells_of({run: record(run, "smoke") for run in RUNS}), "smoke", TABLE)
+    smoke = provenance(cells_of({run: record(run, "smoke") for run in RUNS}), "smoke")
     assert "The paper's values are for cifar10 and imagenet256 and do not stand beside these" in smoke
     assert "digits, test split, 500 samples" in smoke and "digits16, train split" in smoke
 

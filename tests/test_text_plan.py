@@ -78,6 +78,7 @@ def test_at_the_papers_scale_published_models_and_tokenizer_are_read():
         ({"tokenizer": "bpe99"}, r"'bpe99': size must be 257"),
         ({"tokenizer": "words"}, r"task\..*tokenizer"),
         ({"teachers": ["gpt5"]}, r"task\.teachers: no published 'gpt5'; there are gpt2-large"),
+        ({"features": "gpt3"}, r"task\.features: no published 'gpt3'; there are gpt2-large"),
         ({"prompt_tokens": 40, "continuation_tokens": 9}, r"40 \+ continuation_tokens 9 are more than length 48"),
         ({"prompts": 0}, r"features and teachers judge what is generated"),
         ({"mauve_scales": []}, r"mauve_scales \[\]: at least one"),

@@ -7,7 +7,7 @@ host wait for a CUDA device.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,30 +16,10 @@ from torch import Generator, Tensor
 from dblocks.data.rand_augment import rand_augment
 from dblocks.data.sending import sent
 
+if TYPE_CHECKING:
+    from dblocks.spec import AugmentSpec
+
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults for a resized crop
-
-
-class RandAugmentSpec(Protocol):
-    """The number of operations that each image goes through, and their magnitude (0 to 30)."""
-
-    @property
-    def num_ops(self) -> int: ...
-    @property
-    def magnitude(self) -> int: ...
-
-
-class AugmentSpec(Protocol):
-    """Zero padding of the crop in pixels, whether it is a resized one instead, probability of a flip, and RandAugment
-    or None."""
-
-    @property
-    def crop_padding(self) -> int: ...
-    @property
-    def resized_crop(self) -> bool: ...
-    @property
-    def flip(self) -> float: ...
-    @property
-    def rand_augment(self) -> RandAugmentSpec | None: ...
 
 
 def augment(images: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:

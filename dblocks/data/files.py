@@ -25,12 +25,19 @@ def sha256_of(path: Path) -> str:
     return digest_of(path, "sha256")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes | memoryview, synced: bool = False) -> None:
+    """Write a file so that it is there whole or not at all; `synced`: and on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def expanded(path: Path | str, field: str) -> Path:
@@ -59,12 +66,17 @@ def readable(size: int) -> str:
     return f"{size} bytes"
 
 
-def check_disk(folder: Path, needed: int) -> None:
-    """Raises: UserError if the file system that will hold `folder` has less than `needed` bytes free."""
+def free_bytes(folder: Path) -> tuple[Path, int]:
+    """The folder that is there and would hold `folder`, and what its file system has free."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    return place, shutil.disk_usage(place).free
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises: UserError if the file system that will hold `folder` has less than `needed` bytes free."""
+    _, free = free_bytes(folder)
     if free < needed:
         raise UserError(f"{folder}: needs {readable(needed)} of disk, {readable(free)} are free; make room")
 

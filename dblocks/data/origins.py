@@ -30,7 +30,6 @@ class Origin:
         hub_id: its id on the Hugging Face hub, whose parquet layout is read.
         archive: the official archive, read as it is.
         download_from: which of the two is downloaded; None: neither.
-        tables: the tables of the paper that need it.
     """
 
     source: str
@@ -42,7 +41,6 @@ class Origin:
     hub_id: str | None = None
     archive: RemoteFile | None = None
     download_from: Literal["hub", "archive"] | None = None
-    tables: str = ""
 
 
 UNKNOWN = Origin("unknown", "unknown")
@@ -52,14 +50,12 @@ DIGITS = Origin(
     "CC BY 4.0 (UCI Machine Learning Repository)",
     prepared_bytes=130_000,
     about=True,
-    tables="1, 2, 6, 7, 10 (smoke)",
 )
 DIGITS16 = Origin(
     "the same digits, enlarged to 16×16 by linear interpolation",
     DIGITS.licence,
     prepared_bytes=500_000,
     about=True,
-    tables="2, 8, 9 (smoke)",
 )
 IMAGENET256 = Origin(
     "ILSVRC 2012, https://www.image-net.org (or hub ILSVRC/imagenet-1k), centre-cropped to 256×256 like ADM's code",
@@ -69,7 +65,6 @@ IMAGENET256 = Origin(
     about=True,
     gate="manual",
     hub_id="ILSVRC/imagenet-1k",
-    tables="2, 8",
 )
 AUSTEN = Origin(
     "Sense and Sensibility (1811), Pride and Prejudice (1813), Mansfield Park (1814) and Emma (1815) by Jane Austen, "
@@ -77,14 +72,12 @@ AUSTEN = Origin(
     "public domain; the package MIT",
     prepared_bytes=3_006_000,
     about=True,
-    tables="3 (smoke)",
 )
 AUSTEN_RECORDS = Origin(
     "the same novels, cut into chapters or sentences; a third of the chapters, about, is kept apart for a teacher",
     AUSTEN.licence,
     prepared_bytes=3_200_000,
     about=True,
-    tables="4, 11 (smoke)",
 )
 CIFAR100 = Origin(
     "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -101,7 +94,6 @@ CIFAR100 = Origin(
         "eb9058c3a382ffc7106e4002c42a8d85",
     ),
     download_from="hub",
-    tables="1, 6",
 )
 CIFAR10 = Origin(
     "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -118,7 +110,6 @@ CIFAR10 = Origin(
         "c58f30108f718f92721af3b95e74349a",
     ),
     download_from="hub",
-    tables="2, 7, 10",
 )
 TINY_IMAGENET = Origin(
     "Le & Yang 2015 (Stanford's CS231n), http://cs231n.stanford.edu/tiny-imagenet-200.zip, from ImageNet; tested on "
@@ -136,7 +127,6 @@ TINY_IMAGENET = Origin(
         "90528d7ca1a48142e341f4ef8d21d0de",
     ),
     download_from="archive",
-    tables="9",
 )
 TEXT8 = Origin(
     "Mahoney 2011, http://mattmahoney.net/dc/textdata.html, from the English Wikipedia of March 2006",
@@ -151,7 +141,6 @@ TEXT8 = Origin(
         "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     ),
     download_from="archive",
-    tables="3",
 )
 LM1B = Origin(
     "Chelba et al. 2013, http://www.statmt.org/lm-benchmark/, from WMT 2011 news crawls",
@@ -168,7 +157,6 @@ LM1B = Origin(
         "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e",
     ),
     download_from="archive",
-    tables="4, 5, 11",
 )
 OPENWEBTEXT = Origin(
     "Gokaslan & Cohen 2019, https://skylion007.github.io/OpenWebTextCorpus/",
@@ -178,7 +166,6 @@ OPENWEBTEXT = Origin(
     about=True,
     hub_id="Skylion007/openwebtext",
     download_from="hub",
-    tables="4",
 )
 
 
@@ -189,7 +176,6 @@ class Weights:
     Attributes:
         bytes: size of what is fetched, about.
         sha256: of the weight file, or its first digits with `…`; None: not known here.
-        without: what happens to the tables when it is not there.
     """
 
     name: str
@@ -198,8 +184,6 @@ class Weights:
     bytes: int
     gate: Literal["none", "manual"]
     sha256: str | None
-    tables: str
-    without: str
 
 
 _LLAMA = "Llama 2 Community License; accept it on the hub, then wait for approval"
@@ -214,8 +198,6 @@ WEIGHTS = {
             91_000_000,
             "none",
             "6726825d… (in the file's name)",
-            "2, 7, 8, 10",
-            "no FID with the paper's features; a substitute extractor is named in the record and only shows trends",
         ),
         Weights(
             "gpt2-large",
@@ -224,8 +206,6 @@ WEIGHTS = {
             3_250_000_000,
             "none",
             "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
-            "4, 5, 11 (features of MAUVE)",
-            "no MAUVE with the paper's features; a substitute is named in the record",
         ),
         Weights(
             "gpt2-xl",
@@ -234,8 +214,6 @@ WEIGHTS = {
             6_430_000_000,
             "none",
             None,
-            "4, 5 (generative perplexity)",
-            "the column PPL (GPT2-XL) is missing",
         ),
         Weights(
             "llama2",
@@ -244,8 +222,6 @@ WEIGHTS = {
             13_480_000_000,
             "manual",
             None,
-            "4, 5 (generative perplexity)",
-            "the column PPL (Llama-2-7B) reads `skipped`, with skip=[llama2]",
         ),
         Weights(
             "llama2-tokenizer",
@@ -254,8 +230,6 @@ WEIGHTS = {
             2_340_000,
             "manual",
             None,
-            "4, 5, 11 (the models' own tokens)",
-            "these tables need another 32k tokenizer, named in the record: not the paper's numbers",
         ),
         Weights(
             "tinyllama-tokenizer",
@@ -264,8 +238,6 @@ WEIGHTS = {
             1_850_000,
             "none",
             None,
-            "4, 11 (an open tokenizer of 32,000 tokens, in place of Llama-2's)",
-            "use `tokenizer: bpe32000`, which is trained on the data, or Llama-2's",
         ),
         Weights(
             "sd-vae-ft-ema",
@@ -274,8 +246,6 @@ WEIGHTS = {
             335_000_000,
             "none",
             None,
-            "2, 8 (ImageNet rows: images to latents and back)",
-            "the ImageNet rows cannot run",
         ),
     )
 }

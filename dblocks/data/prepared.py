@@ -115,6 +115,11 @@ class PreparedData:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a manifest ({error!r}); remove the folder to prepare it again") from error
 
+    def must_be(self, fingerprint: str) -> None:
+        """Raises: UserError if this is other data than what a run wants."""
+        if self.fingerprint != fingerprint:
+            raise UserError(f"{self.folder}: holds {self.fingerprint}, this run wants {fingerprint}; prepare it again")
+
     def array(self, key: str) -> np.ndarray:
         """The array `key`, memory-mapped read-only."""
         path = self.folder / f"{key}.npy"

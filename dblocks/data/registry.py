@@ -221,11 +221,3 @@ def dataset(name: str) -> Dataset:
     if name not in DATASETS:
         raise UserError(f"data.name: no data set '{name}'; there are {', '.join(sorted(DATASETS))}")
     return DATASETS[name]
-
-
-def download_plan(name: str) -> Origin:
-    """Source, terms, sizes in bytes and gate of the data set of that name.
-
-    Raises: UserError naming the known ones.
-    """
-    return dataset(name).origin

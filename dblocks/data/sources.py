@@ -113,12 +113,11 @@ def require_source(info: Dataset, data_dir: Path | None) -> Source:
         raise UserError(f"data_dir: not set, and {info.name} is to be read from there; give a directory")
     missing = "" if data_dir.is_dir() else f" (there is no directory {data_dir})"
     raise UserError(
-        f"{info.name}: not found{missing}; looked for {', '.join(places(info, data_dir))}; "
-        f"{_way_to_get(info, data_dir)}"
+        f"{info.name}: not found{missing}; looked for {', '.join(places(info, data_dir))}; {_way_to_get(info)}"
     )
 
 
-def _way_to_get(info: Dataset, data_dir: Path | None) -> str:
+def _way_to_get(info: Dataset) -> str:
     origin = info.origin
     if origin.download_from is None or origin.gate == "manual":
         return f"put it there by hand: {origin.source}"

@@ -18,7 +18,7 @@ from dblocks.training import Trainer
 ROUNDS = 2  # in the first, gradients of the step before and the optimiser's state are not there yet
 
 
-def steps_of(spec: RunSpec, block: int | None) -> Iterator[int]:
+def steps_that_train(spec: RunSpec, block: int | None) -> Iterator[int]:
     """Steps that train `block`; None: all steps."""
     for step in count():
         if block is None or block_of_step("rounds", spec.seed, step, spec.num_blocks) == block:
@@ -39,7 +39,7 @@ def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | No
         method, _ = build(spec, made_up_data(spec, folder), device, block=block)
         trainer = Trainer(spec, method, 10**6, folder, device)
         torch.cuda.reset_peak_memory_stats(device)
-        for step in islice(steps_of(spec, block), ROUNDS * (spec.num_blocks if block is None else 1)):
+        for step in islice(steps_that_train(spec, block), ROUNDS * (spec.num_blocks if block is None else 1)):
             trainer.train_step(step)
         return torch.cuda.max_memory_allocated(device) - before
     except torch.OutOfMemoryError:

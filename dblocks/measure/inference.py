@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dblocks.config import latent_shape
 from dblocks.data.registry import dataset
 from dblocks.diffusion_blocks import DiffusionBlocks
-from dblocks.measure.made_up import latent_shape
 from dblocks.measure.request import Request
 from dblocks.networks.dit import DiTDenoiser
 from dblocks.partition import partition_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dblocks.config import resolve
+from dblocks.config import latent_shape
 from dblocks.data.files import sha256_of
 from dblocks.data.prepared import PreparedData, write_manifest
 from dblocks.data.registry import ImageDataset, TextDataset, dataset
@@ -14,7 +14,6 @@ from dblocks.identity import training_fingerprint
 from dblocks.spec import AutoregressiveTextSpec, RunSpec
 
 BATCHES = 8  # of data, so that their order is drawn as in training
-PUBLISHED_LATENTS = (4, 8)  # channels and factor of downsampling of Stable Diffusion's autoencoder
 
 
 def made_up_data(spec: RunSpec, folder: Path) -> PreparedData:
@@ -52,17 +51,6 @@ def latents(spec: RunSpec, info: ImageDataset, folder: Path, draws: np.random.Ge
     np.save(folder / "train_labels.npy", draws.integers(0, info.num_classes, count))
     np.save(folder / "validation.npy", np.arange(count // 10))
     return {"rms": 1.0}
-
-
-def latent_shape(spec: RunSpec) -> tuple[int, int, int]:
-    """[C, H, W] of what a run in latents diffuses, whose autoencoder may not be trained yet."""
-    autoencoder = spec.generation.latents.autoencoder
-    channels, factor = PUBLISHED_LATENTS
-    if "/" in autoencoder:
-        network = resolve(autoencoder, spec.scale).network
-        channels, factor = network.latent_channels, 2**network.layers
-    _, height, breadth = dataset(spec.data.name).image_shape
-    return channels, height // factor, breadth // factor
 
 
 def tokens(spec: RunSpec, folder: Path, draws: np.random.Generator) -> dict[str, str]:

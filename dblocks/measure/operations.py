@@ -135,32 +135,6 @@ def mean_baseline_step(
     return full + (with_gradient - k) * each + without * (more + -1 * full)
 
 
-def closed_form(
-    network: nn.Module, batch: int, length: int, with_gradient: float, without: float, conditions: int = 0
-) -> Operations:
-    """What `mean_baseline_step` (iterations with and without a gradient) and `denoiser_step` (one with) should count.
-
-    A weight matrix takes 2 operations a token forward and twice that backward; attention's two products 4·T²·D a
-    sequence and layer, and twice that backward. Modulations are applied to `conditions` conditions of each sequence.
-    """
-    tokens, width = batch * length, network.spec.width
-
-    def stack(layers: nn.ModuleList) -> float:
-        """Forward operations of some layers."""
-        matrices = sum(w.numel() for layer in layers for part in (layer.attention, layer.mlp) for w in weights(part))
-        modulations = sum(w.numel() for layer in layers if layer.modulation for w in weights(layer.modulation))
-        attention = 4 * batch * length**2 * width * len(layers)
-        return 2 * tokens * matrices + 2 * batch * conditions * modulations + attention
-
-    def weights(module: nn.Module) -> list[nn.Parameter]:
-        return [part.weight for part in module.modules() if isinstance(part, nn.Linear)]
-
-    adapter, head = 2 * tokens * network.adapter.weight.numel(), 2 * tokens * network.embedding.weight.numel()
-    iterations = 3 * with_gradient + without
-    layers = 3 * (stack(network.prelude) + stack(network.coda)) + iterations * stack(network.core)
-    return Operations(layers, layers + iterations * adapter + 3 * head)
-
-
 def steps_of(spec: RunSpec, vocabulary: int) -> Operations:
     """Operations of a training step of a run of network huginn, averaged over its depth where that is random."""
     sizes = (vocabulary, spec.training.batch_size, spec.task.length - 1)  # the last token of a window is a target only

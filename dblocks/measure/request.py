@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dblocks.command_line import CommandLine
-from dblocks.config import CONFIG_DIR, load_experiments, load_scales, merge, read_yaml, resolve
+from dblocks.config import CONFIG_DIR, has_run, load_scales, merge, read_yaml, resolve
 from dblocks.errors import UserError
 from dblocks.identity import canonical_json, identity
 from dblocks.spec import Part, RunSpec
@@ -100,9 +100,7 @@ def load_measurements(config_dir: Path = CONFIG_DIR) -> dict[str, MeasurementSpe
     measurements = read_yaml(path, Measurements).measurements
     for name, entry in measurements.items():
         for field in ("run", "baseline"):
-            experiment, _, variant = getattr(entry, field).partition("/")
-            known = load_experiments(config_dir).get(experiment)
-            if known is None or variant not in known.variants:
+            if not has_run(getattr(entry, field), config_dir):
                 raise UserError(f"{path}: {name}.{field}: '{getattr(entry, field)}' is not in config/runs")
         if resolve(entry.run, "paper", config_dir=config_dir).method.name != "diffusion_blocks":
             raise UserError(f"{path}: {name}.run: '{entry.run}' is not trained in blocks")

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.methods.method import Drawn, Method
-from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.spec import RunSpec
 from dblocks.tasks.classification import Classification, Predictor
@@ -52,12 +51,20 @@ class DiffusionBlocksMethod(Method):
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randn((count, *self.network.target_shape), generator=generator, device=generator.device)
 
+    def token_noise(self, block: int, step: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """σ [N, T] and ε [N, T, D] of the tokens [N, T] = `shape` of a step, by the rule `sigma_per`."""
+        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
+        sigma, epsilon = self.model.noise_draws(block, shape.numel(), draws)
+        sigma = sigma.view(shape)
+        if self.spec.method.sigma_per == "sequence":
+            sigma = sigma[:, :1].expand(shape)
+        return sigma, epsilon.view(*shape, -1)
+
     def _sample(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.model.sample(images, self._noise(len(images), generator))
 
     def _at_sigma_max(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        z = self.model.start(self._noise(len(images), generator))
-        return self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, images)
+        return self.model.at_sigma_max(images, self._noise(len(images), generator))
 
     def evaluations_per_block(self) -> list[int] | None:
         return self.model.evaluations_per_block()

@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dblocks import seeds
-from dblocks.masked_sampling import evaluations_per_block
 from dblocks.masking import MaskPartition, bound, mask_at, sampling_times, stratified_times
 from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.methods.method import Drawn, Method
@@ -52,6 +51,5 @@ class MaskedDiffusion(Method):
         if not isinstance(self.spec.method, DiffusionBlocksSpec):
             return None
         task = self.spec.task
-        return evaluations_per_block(
-            self.partition, sampling_times(task.sampling_grid, task.schedule, task.sampling_steps)
-        )
+        levels = sampling_times(task.sampling_grid, task.schedule, task.sampling_steps)
+        return self.partition.evaluations(levels[:-1])

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod
 from dblocks.methods.method import Drawn
 from dblocks.methods.recurrent_depth import curve_name
 from dblocks.networks.huginn_denoiser import CachedContext, Context
-from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
 
@@ -26,14 +24,9 @@ class RecurrentDenoising(DiffusionBlocksMethod):
     """Trains a Huginn denoiser without a partition; text is written greedily, each token from noise of its own."""
 
     def draw(self, step: int) -> Drawn:
-        batch, method = self.task.batch(step), self.spec.method
-        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        shape = batch.targets.shape
-        sigma, epsilon = self.model.noise_draws(0, batch.targets.numel(), draws)
-        sigma, epsilon = sigma.view(shape), epsilon.view(*shape, -1)
-        if method.sigma_per == "sequence":
-            sigma = sigma[:, :1].expand(shape)
-        inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
+        batch = self.task.batch(step)
+        noise = self.token_noise(0, step, batch.targets.shape)
+        inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, *noise)
         sigma = sigma.flatten()
         return Drawn((inputs, targets.flatten(), sigma, epsilon.flatten(0, 1)), sigma=sigma)
 
@@ -56,8 +49,7 @@ class RecurrentDenoising(DiffusionBlocksMethod):
     def _at_sigma_max(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """At σ_max, where z carries no information, as a sampler's first step has it."""
         tokens, targets = windows[:, :-1], windows[:, 1:]
-        z = self.model.start(self._noise(targets.numel(), generator))
-        logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, Context(self.network, tokens))
+        logits = self.model.at_sigma_max(Context(self.network, tokens), self._noise(targets.numel(), generator))
         return F.cross_entropy(logits.float(), targets.flatten(), reduction="none").view(targets.shape)
 
     def _writer(self, model: DiffusionBlocks) -> Callable[[Tensor, int, torch.Generator], Tensor]:

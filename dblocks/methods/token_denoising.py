@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dblocks import seeds
 from dblocks.methods.diffusion_blocks import DiffusionBlocksMethod, block_of_step
 from dblocks.methods.method import Drawn
 from dblocks.networks.llama import CachedPrefix, Prefix
-from dblocks.noise import NoiseLevel
 from dblocks.processes import own_share
 from dblocks.text_generation import TextPredictor, write_on
 
@@ -25,12 +23,7 @@ class TokenDenoising(DiffusionBlocksMethod):
         tokens = self.task.windows(step)
         method = self.spec.method
         block = block_of_step(method.block_order, self.spec.seed, step, method.num_blocks)
-        draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
-        sigma, epsilon = self.model.noise_draws(block, tokens.numel(), draws)
-        sigma, epsilon = sigma.view(tokens.shape), epsilon.view(*tokens.shape, -1)
-        if method.sigma_per == "sequence":
-            sigma = sigma[:, :1].expand(tokens.shape)
-        tokens, sigma, epsilon = own_share(tokens, sigma, epsilon)
+        tokens, sigma, epsilon = own_share(tokens, *self.token_noise(block, step, tokens.shape))
         sigma = sigma.flatten()
         return Drawn((tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1)), block, sigma, part=block)
 
@@ -39,8 +32,7 @@ class TokenDenoising(DiffusionBlocksMethod):
 
     def _nll(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """At σ_max, where z carries no information: the noisiest block alone, from the tokens before."""
-        z = self.model.start(self._noise(windows.numel(), generator))
-        logits = self.model.predict_at(NoiseLevel(self.model.noise.sigma_max), z, windows)
+        logits = self.model.at_sigma_max(windows, self._noise(windows.numel(), generator))
         return F.cross_entropy(logits.float(), windows.flatten(), reduction="none").view(windows.shape)[:, 1:]
 
     def _go_on(self, prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,6 @@ The score falls with the scaling factor c: of two sets that share no cluster it 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +48,6 @@ def mauve(references: np.ndarray, continuations: np.ndarray, seed: int, scales: 
         equal = np.array_equal(found.p_hist, found.q_hist)
         scores[scale] = 1.0 if equal else float(found.mauve)
     return Mauve(scores, len(references), len(continuations), int(found.num_buckets))
-
-
-def disjoint_score(scale: float) -> float:
-    """The score of two sets without a common cluster: the area under (λ^c, (1 − λ)^c), Γ(1 + c)² / Γ(1 + 2c)."""
-    return math.exp(2 * math.lgamma(1 + scale) - math.lgamma(1 + 2 * scale))
 
 
 def write_features(path: Path, features: Mapping[str, np.ndarray]) -> None:

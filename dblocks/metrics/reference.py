@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dblocks.data.files import one_line, write_atomically
+from dblocks.data.files import write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.metrics.fid import Extractor, FeatureSet, feature_set
@@ -59,16 +59,13 @@ def classifier(record_path: Path, data: PreparedData, device: torch.device) -> E
     Raises: UserError if it is another kind of run, or its weights are not what the record says.
     """
     from dblocks.build import build
-    from dblocks.checkpoint import load_verified
+    from dblocks.checkpoint import load_recorded
 
     record = read_record(record_path)
     if (record.spec.network.name, record.spec.method.name) != ("vit", "end_to_end"):
         raise UserError(f"{record_path}: a {record.spec.network.name} trained by {record.spec.method.name}; want a ViT")
     method, task = build(record.spec, data, device)
-    try:
-        method.network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
-    except (OSError, ValueError, RuntimeError) as error:  # the last where they are of another network
-        raise UserError(f"{record_path}: its weights cannot be read: {one_line(error)}") from error
+    load_recorded(method.network, record_path, record.weights)
     network = method.network.eval()
     accuracy = record.metric("accuracy")
     name = (

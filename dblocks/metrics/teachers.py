@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dblocks.data.files import one_line
 from dblocks.errors import UserError
 from dblocks.record import RECORD, read_record
 from dblocks.weights import read_manifest
@@ -88,7 +87,7 @@ def trained(record_path: Path, device: torch.device) -> Teacher:
 
     Raises: UserError if it is another kind of run, or its weights are not what the record says.
     """
-    from dblocks.checkpoint import load_verified
+    from dblocks.checkpoint import load_recorded
     from dblocks.data.tokens import TOKENIZER
     from dblocks.data.vocabulary import Vocabulary
     from dblocks.networks.llama import Llama
@@ -98,10 +97,7 @@ def trained(record_path: Path, device: torch.device) -> Teacher:
     if (spec.network.name, spec.method.name) != ("llama", "end_to_end"):
         raise UserError(f"{record_path}: a {spec.network.name} trained by {spec.method.name}; want a next-token llama")
     network = Llama(spec.network, vocabulary.size)
-    try:
-        network.load_state_dict(load_verified(record_path.parent / record.weights)["network"])
-    except (OSError, ValueError, RuntimeError) as error:  # the last where they are of another network
-        raise UserError(f"{record_path}: its weights cannot be read: {one_line(error)}") from error
+    load_recorded(network, record_path, record.weights)
     network = network.to(device).eval()
 
     def forward(ids: Tensor) -> tuple[Tensor, Tensor]:

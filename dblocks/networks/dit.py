@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
 from dblocks.noise import Preconditioning
@@ -20,20 +21,6 @@ def sincos_positions(height: int, breadth: int, width: int) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(breadth), indexing="ij")
     halves = [torch.outer(axis.flatten().double(), rates) for axis in (columns, rows)]
     return torch.cat([part for angles in halves for part in (angles.sin(), angles.cos())], dim=1).float()
-
-
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """[N, C, H, W] → [N, T, C·p²]."""
-    n, c, h, w = images.shape
-    grid = images.view(n, c, h // patch, patch, w // patch, patch)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(n, (h // patch) * (w // patch), c * patch**2)
-
-
-def unpatchify(tokens: Tensor, image_shape: tuple[int, int, int], patch: int) -> Tensor:
-    """[N, T, C·p²] → [N, C, H, W], the inverse of `patchify`."""
-    c, h, w = image_shape
-    grid = tokens.view(-1, h // patch, w // patch, c, patch, patch)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, c, h, w)
 
 
 class DiTEmbedders(nn.Module):
@@ -51,7 +38,7 @@ class DiTEmbedders(nn.Module):
 
 
 class DiTHead(nn.Module):
-    """DiT's final layer: tokens [N, T, D] under condition [N, D] → patches [N, T, C·p²]; zero at initialisation."""
+    """DiT's final layer: tokens [N, T, D], condition [N, D] → patches [N, T, C·p²]; zero at first, by `DiTDenoiser`."""
 
     def __init__(self, width: int, patch_dimension: int, adaln: str):
         super().__init__()
@@ -127,11 +114,12 @@ class DiTDenoiser(nn.Module):
             f(sigma)[:, None, None, None]
             for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
         )
-        x = embedders.patches(patchify(c_in * z, self.patch_size)) + self.positions
+        patch, shape = self.patch_size, self.target_shape[1:]
+        x = embedders.patches(F.unfold(c_in * z, patch, stride=patch).transpose(1, 2)) + self.positions
         for i in self.partition.layers(block):
             x = self.layers[i](x, condition)
         patches = self.heads[block % len(self.heads)](x, condition).float()
-        return c_skip * z + c_out * unpatchify(patches, self.target_shape, self.patch_size)
+        return c_skip * z + c_out * F.fold(patches.transpose(1, 2), shape, patch, stride=patch)
 
     def unconditional(self, labels: Tensor) -> Tensor:
         """The null class in place of labels [N]."""

@@ -77,11 +77,6 @@ class Huginn(nn.Module):
         state = torch.empty((*shape, self.spec.width), device=generator.device)
         return nn.init.trunc_normal_(state, std=deviation, a=-3 * deviation, b=3 * deviation, generator=generator)
 
-    def rotation(self, start: int, stop: int, device: torch.device) -> Rotation:
-        """Rotary positions `start` … `stop` − 1."""
-        cosines, sines = self.rotary(stop, device)
-        return cosines[start:], sines[start:]
-
     def read(self, tokens: Tensor, rotation: Rotation, attends: Sequence[Attend] | None = None) -> Tensor:
         """What the prelude makes of tokens [N, T]: e [N, T, D]."""
         x = self.embedding(tokens) * math.sqrt(self.spec.width)
@@ -118,7 +113,7 @@ class Huginn(nn.Module):
 
         What was read enters every iteration, so the prelude has its gradient from those.
         """
-        rotation = self.rotation(0, tokens.shape[1], tokens.device)
+        rotation = self.rotary(tokens.shape[1], tokens.device)
         e = self.read(tokens, rotation)
         free = 0 if backpropagated is None else max(0, iterations - backpropagated)
         with torch.no_grad():
@@ -185,7 +180,7 @@ class HuginnReader:
         """Logits [N, K] after the last of some further tokens [N, m]."""
         network, start = self.network, self.length
         self.length += tokens.shape[1]
-        rotation = network.rotation(start, self.length, tokens.device)
+        rotation = network.rotary(self.length, tokens.device, start)
         e = network.read(tokens, rotation, self.prelude.attends)
         state = self.states[:, start : self.length]
         for kept in self.core:

@@ -13,8 +13,7 @@ from dblocks.networks.attention import Attend
 from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.huginn import Huginn, Kept, Rotation
 from dblocks.networks.transformer import NoiseEmbedding
-from dblocks.noise import Preconditioning
-from dblocks.partition import Partition
+from dblocks.partition import Partition, preconditioning
 from dblocks.spec import DiffusionBlocksSpec, HuginnSpec
 
 
@@ -29,7 +28,7 @@ class HuginnDenoiser(EmbeddingTarget, Huginn):
     def __init__(self, spec: HuginnSpec, method: DiffusionBlocksSpec, partition: Partition, vocabulary: int):
         super().__init__(spec, vocabulary, method.adaln)
         self.partition, self.method = partition, method
-        self.precondition = Preconditioning(0.5 if method.noise.sigma_data == "paper" else spec.width**-0.5)
+        self.precondition = preconditioning(method.noise, spec.width)
         self.target_shape = (spec.width,)
         self.noise = NoiseEmbedding(spec.width, method.c_noise_scale)
         self.embedding.weight.requires_grad_(method.target_table == "trained")
@@ -70,7 +69,7 @@ class Context:
 
     def __init__(self, network: HuginnDenoiser, tokens: Tensor):
         self.network, self.shape = network, tokens.shape
-        self.rotation = network.rotation(0, tokens.shape[1], tokens.device)
+        self.rotation = network.rotary(tokens.shape[1], tokens.device)
         self.e = network.read(tokens, self.rotation)
 
     def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ class CachedContext:
     def read(self, tokens: Tensor) -> CachedContext:
         """Read some further tokens [N, m]; what is denoised next are those after them."""
         start, self.length, self.step, self.shape = self.length, self.length + tokens.shape[1], 0, tokens.shape
-        self.rotation = self.network.rotation(start, self.length, tokens.device)
+        self.rotation = self.network.rotary(self.length, tokens.device, start)
         self.e = self.network.read(tokens, self.rotation, self.prelude.attends)
         return self
 

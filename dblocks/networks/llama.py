@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from dblocks.networks.attention import KeyValues, attend_halves, causal
 from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, RotaryPositions, TransformerLayer, modulate
-from dblocks.noise import Preconditioning
-from dblocks.partition import Partition
+from dblocks.partition import Partition, preconditioning
 from dblocks.spec import DiffusionBlocksSpec, LlamaSpec
 
 DEVIATION = 0.02  # of all weights at first, as in the published Llama's configuration
 
 
-def layers_of(spec: LlamaSpec, adaln: str | None = None) -> nn.ModuleList:
+def llama_layers(spec: LlamaSpec, adaln: str | None = None) -> nn.ModuleList:
     """Llama's layers, with noise conditioning where `adaln` names one (zero at first, as everywhere)."""
     layers = nn.ModuleList(
         TransformerLayer(spec.width, spec.heads, dropout=spec.dropout, adaln=adaln, gated_hidden=spec.hidden)
@@ -43,7 +42,7 @@ class Llama(nn.Module):
     def __init__(self, spec: LlamaSpec, vocabulary: int):
         super().__init__()
         self.embedding = token_embedding(vocabulary, spec.width)
-        self.layers = layers_of(spec)
+        self.layers = llama_layers(spec)
         self.norm = nn.RMSNorm(spec.width, eps=1e-6)
         self.head = nn.Linear(spec.width, vocabulary, bias=False)
         nn.init.normal_(self.head.weight, std=DEVIATION)
@@ -76,7 +75,7 @@ class LlamaReader:
         network, start = self.network, self.length
         self.length += tokens.shape[1]
         x = network.embedding(tokens)
-        rotation = tuple(part[start:] for part in network.rotary(self.length, tokens.device))
+        rotation = network.rotary(self.length, tokens.device, start)
         for layer, kept in zip(network.layers, self.kept, strict=True):
             x = layer.forward(x, None, rotation, kept.extend)  # past torch.compile, which shapes that grow defeat
         return network.head(network.norm(x[:, -1]))
@@ -117,7 +116,7 @@ class LlamaDenoiser(EmbeddingTarget, nn.Module):
     def __init__(self, spec: LlamaSpec, method: DiffusionBlocksSpec, partition: Partition, vocabulary: int):
         super().__init__()
         self.partition, self.method, self.attention = partition, method, spec.attention
-        self.precondition = Preconditioning(0.5 if method.noise.sigma_data == "paper" else spec.width**-0.5)
+        self.precondition = preconditioning(method.noise, spec.width)
         self.target_shape = (spec.width,)
         self.table = token_embedding(vocabulary, spec.width)
         self.table.weight.requires_grad_(method.target_table == "trained")
@@ -126,7 +125,7 @@ class LlamaDenoiser(EmbeddingTarget, nn.Module):
         self.embedders.requires_grad_(method.embedders != "frozen")
         heads = 1 if method.embedders == "shared" else partition.num_blocks
         self.heads = nn.ModuleList(TokenHead(spec.width, vocabulary, method.adaln) for _ in range(heads))
-        self.layers = layers_of(spec, method.adaln)
+        self.layers = llama_layers(spec, method.adaln)
         self.rotary = RotaryPositions(spec.width // spec.heads, spec.rotary_base)
 
     def embedders_of(self, block: int) -> TokenEmbedders:
@@ -211,7 +210,7 @@ class CachedPrefix(Prefix):
         """Each finished token is read once as a clean one, by every block straight from its embedding."""
         network, start = self.network, self.tokens.shape[1]
         self.tokens = torch.cat([self.tokens, tokens], dim=1)
-        rotation = tuple(part[start:] for part in network.rotary(self.tokens.shape[1], tokens.device))
+        rotation = network.rotary(self.tokens.shape[1], tokens.device, start)
         for block in range(network.partition.num_blocks):
             x, condition = network.embedders_of(block).context(tokens), network.clean_condition(block)
             for i in network.partition.layers(block):
@@ -223,7 +222,7 @@ class CachedPrefix(Prefix):
         z, sigma = z[:, None], sigma[:, None]
         condition = network.condition(block, sigma)
         x = network.precondition.c_in(sigma)[..., None] * z
-        rotation = tuple(part[place:] for part in network.rotary(place + 1, z.device))
+        rotation = network.rotary(place + 1, z.device, place)
         for i in network.partition.layers(block):
             x = network.layers[i].forward(x, condition, rotation, self.kept[i].peek)
         return network.head(block, z, sigma, x, condition)[:, 0]

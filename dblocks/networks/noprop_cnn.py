@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from dblocks.diffusion_blocks import per_sample
 from dblocks.networks.embedding_target import embed_logits
-from dblocks.noise import Preconditioning
-from dblocks.partition import Partition
+from dblocks.partition import Partition, preconditioning
 from dblocks.spec import DiffusionBlocksSpec, NoPropCNNSpec
 
 Shape = tuple[int, ...]
@@ -202,8 +201,7 @@ class NoPropDenoiser(nn.Module):
         self.target_shape = embedding.shape
         if embedding.learned:
             embedding.table.requires_grad_(method.target_table == "trained")
-        sigma_data = 0.5 if method.noise.sigma_data == "paper" else math.prod(embedding.shape) ** -0.5
-        self.precondition = Preconditioning(sigma_data)
+        self.precondition = preconditioning(method.noise, math.prod(embedding.shape))
         classes = len(embedding.table)
         self.blocks = nn.ModuleList(
             NoPropCNN(spec, shape, embedding.shape, classes, timed=True) for _ in range(partition.num_blocks)

@@ -51,8 +51,8 @@ class RotaryPositions(nn.Module):
         rates = base ** (-torch.arange(0, head_width, 2) / head_width)
         self.register_buffer("rates", rates, persistent=False)
 
-    def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        angles = torch.arange(length, device=device)[:, None] * self.rates
+    def forward(self, stop: int, device: torch.device, start: int = 0) -> tuple[Tensor, Tensor]:
+        angles = torch.arange(start, stop, device=device)[:, None] * self.rates
         return angles.cos(), angles.sin()
 
 

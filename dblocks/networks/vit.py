@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
-from dblocks.noise import Preconditioning
-from dblocks.partition import Partition
+from dblocks.partition import Partition, preconditioning
 from dblocks.spec import DiffusionBlocksSpec, ViTSpec
 
 
@@ -120,8 +119,7 @@ class ViTDenoiser(EmbeddingTarget, nn.Module):
     ):
         super().__init__()
         self.partition, self.method = partition, method
-        sigma_data = 0.5 if method.noise.sigma_data == "paper" else spec.width**-0.5
-        self.precondition = Preconditioning(sigma_data)
+        self.precondition = preconditioning(method.noise, spec.width)
         self.target_shape = (spec.width,)
         self.table = nn.Embedding(num_classes, spec.width)
         with torch.no_grad():

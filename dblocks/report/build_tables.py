@@ -16,7 +16,7 @@ from dblocks.filled_cells import table_cells
 from dblocks.identity import identity
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.measure.request import MEASUREMENT, make_request
-from dblocks.reading import read_yaml
+from dblocks.reading import read_json
 from dblocks.record import RECORD, Record, read_record
 from dblocks.report.table_files import write_table
 from dblocks.tables import load_tables
@@ -68,7 +68,7 @@ def read_plan(path: Path) -> TablePlan:
 
     Raises: UserError naming the file and field.
     """
-    return read_yaml(path, TablePlan)  # JSON is YAML
+    return read_json(path, TablePlan)
 
 
 def tables_from_records(source: Path, target: Path, config_dir: Path = CONFIG_DIR) -> list[Path]:

@@ -103,7 +103,7 @@ def table_view(plan: TablePlan, cells: Sequence[Cell], verdicts: list[Verdict], 
         if (drawn := dot_plot(column, of_column)) is not None:
             values = "; ".join(f"{cell.row} {cell.text()}" for cell in of_column if cell.metrics)
             pictures.append(Picture(svg_uri(drawn), f"{column.label} by row: {values}"))
-    return TableView(plan, header, body, provenance(cells, plan.scale, plan.table), verdicts, pictures)
+    return TableView(plan, header, body, provenance(cells, plan.scale), verdicts, pictures)
 
 
 def address_of(cell: Cell, folder: Path) -> str:

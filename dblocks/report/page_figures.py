@@ -184,9 +184,9 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str | No
         return as_svg(figure)
 
 
-def noise_partition(method: DiffusionBlocksSpec | None = None) -> str:
+def noise_partition() -> str:
     """The paper's Figure 4: the density of log σ, cut into blocks of equal mass and into equal intervals."""
-    method = method or DiffusionBlocksSpec()
+    method = DiffusionBlocksSpec()
     kinds = {"equi_probability": "equal probability", "uniform": "equal intervals of log σ"}
     noise = noise_distribution(method.noise)
     with matplotlib.rc_context(STYLE):

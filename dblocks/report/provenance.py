@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dblocks.cells import Cell
-from dblocks.tables import Table
 
 
-def provenance(cells: Sequence[Cell], scale: str, table: Table) -> str:
+def provenance(cells: Sequence[Cell], scale: str) -> str:
     """What the numbers of a table are, in sentences: scale, data, split, seeds, why the paper's are absent, what was
     measured on which machine, and what is not as configured."""
     recorded = [cell for cell in cells if cell.measurement is None]

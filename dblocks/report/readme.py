@@ -11,6 +11,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from dblocks.claims import TablePlan
 from dblocks.doctor import cost
 from dblocks.errors import UserError
 from dblocks.planning import make_plan
@@ -73,18 +74,27 @@ def figure_path(table: str, scale: str) -> Path:
     return REFERENCE / scale / "tables" / f"{table}-dots.svg"
 
 
+def reference_plan(table: str, scale: str) -> TablePlan:
+    """A table's plan of the committed records.
+
+    Raises: UserError if there are none for it.
+    """
+    for plan in plans_from_records(REFERENCE):
+        if (plan.table.table, plan.scale) == (table, scale):
+            return plan
+    raise UserError(f"{REFERENCE}: no records for {table} at scale {scale}")
+
+
 def reference_figure(table: str, scale: str) -> tuple[str, str]:
     """The drawing of a table's first column from the committed records, as SVG, and what it shows in words.
 
     Raises: UserError if there are no records for it.
     """
-    for plan in plans_from_records(REFERENCE):
-        if (plan.table.table, plan.scale) == (table, scale):
-            column = plan.table.columns[0]
-            cells = [cell for cell in judged_cells(plan)[0] if cell.column == column]
-            words = "; ".join(f"{cell.row} {cell.text()}" for cell in cells if cell.metrics)
-            return dot_plot(column, cells), f"{column.label} at scale {scale}: {words}"
-    raise UserError(f"{REFERENCE}: no records for {table} at scale {scale}")
+    plan = reference_plan(table, scale)
+    column = plan.table.columns[0]
+    cells = [cell for cell in judged_cells(plan)[0] if cell.column == column]
+    words = "; ".join(f"{cell.row} {cell.text()}" for cell in cells if cell.metrics)
+    return dot_plot(column, cells), f"{column.label} at scale {scale}: {words}"
 
 
 def part(name: str) -> str:
@@ -106,10 +116,8 @@ def part(name: str) -> str:
 
 def reference_table(name: str, scale: str) -> str:
     """A table in markdown, built from the committed records, without its title."""
-    for plan in plans_from_records(REFERENCE):
-        if (plan.table.table, plan.scale) == (name, scale):
-            return markdown(plan.table, *judged_cells(plan), scale).partition("\n\n")[2]
-    raise UserError(f"{REFERENCE}: no records for {name} at scale {scale}")
+    plan = reference_plan(name, scale)
+    return markdown(plan.table, *judged_cells(plan), scale).partition("\n\n")[2]
 
 
 def built_readme(text: str) -> str:

@@ -80,9 +80,8 @@ def grid(table: Table, cells: Sequence[Cell]) -> list[list[str]]:
         line = [row.row, *_facts(headings, row, own)]
         line += ["yes" if mark in row.marks else "no" for mark in table.marks]
         for cell in own:
-            paper = row.paper.get(cell.column.metric)
             if cell.column.metric in with_paper:
-                line.append(_paper_text(paper, cell))
+                line.append(_number_text(cell.paper, cell))
             for key, value in cell.published.items():
                 line += [_number_text(value, cell)] if (key, cell.column.metric) in with_source else []
             line.append(CellText(cell))
@@ -106,11 +105,6 @@ def _heading(column: Column, label: str) -> str:
     return f"{label} ({column.unit}){arrow}" if column.unit else f"{label}{arrow}"
 
 
-def _paper_text(paper: float | None, cell: Cell) -> str:
-    """The paper's value where ours may be read beside it, else a dash."""
-    return _number_text(paper if cell.paper is not None else None, cell)
-
-
 def _number_text(value: float | None, cell: Cell) -> str:
     return "–" if value is None else f"{value:.{cell.wanted.decimals}f}"
 
@@ -118,7 +112,7 @@ def _number_text(value: float | None, cell: Cell) -> str:
 def markdown(table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], scale: str) -> str:
     """The table, its provenance, notes and verdicts."""
     lines = [f"# {_number(table)}: {table.title}", "", table.caption, "", *_pipe_table(grid(table, cells)), ""]
-    lines += [provenance(cells, scale, table), ""]
+    lines += [provenance(cells, scale), ""]
     lines += [f"- **{row.row}**: {row.note}" for row in table.rows if row.note]
     lines += [f"- {line}." for line in source_lines(table)]
     if verdicts:
@@ -183,7 +177,7 @@ def latex(table: Table, cells: Sequence[Cell], scale: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_tex(' '.join([table.caption, provenance(cells, scale, table), *sources]))}}}",
+        rf"\caption{{{escape_tex(' '.join([table.caption, provenance(cells, scale), *sources]))}}}",
         rf"\label{{tab:{table.table.replace('_', '-')}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         r"\toprule",

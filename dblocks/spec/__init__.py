@@ -39,7 +39,7 @@ from dblocks.spec.networks import (
     NoPropCNNSpec,
     ViTSpec,
 )
-from dblocks.spec.run import IDENTITY_SECTIONS, MASKED_FIELDS, PARTS_OF_TASK, RunSpec
+from dblocks.spec.run import IDENTITY_SECTIONS, RunSpec
 from dblocks.spec.tasks import (
     AutoregressiveTextSpec,
     ClassificationSpec,
@@ -53,8 +53,6 @@ from dblocks.spec.tasks import (
 
 __all__ = [
     "IDENTITY_SECTIONS",
-    "MASKED_FIELDS",
-    "PARTS_OF_TASK",
     "AugmentSpec",
     "AutoencoderSpec",
     "AutoregressiveTextSpec",

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from dblocks.spec.base import Part
+
+
+def heads_divide_width(spec: Any) -> Any:
+    """Raises: ValueError unless every head has as many channels."""
+    if spec.width % spec.heads:
+        raise ValueError(f"width {spec.width} is not a multiple of heads {spec.heads}")
+    return spec
+
+
+def head_widths_are_even(spec: Any) -> Any:
+    """Raises: ValueError unless a head's channels make pairs, which rotary positions turn."""
+    if spec.width % (2 * spec.heads):
+        raise ValueError(f"width {spec.width} is not a multiple of twice the heads {spec.heads}")
+    return spec
 
 
 class ViTSpec(Part):
@@ -29,11 +43,7 @@ class ViTSpec(Part):
         "PyTorch's own.",
     )
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
+    _heads = model_validator(mode="after")(heads_divide_width)
 
 
 class MaskedLMSpec(Part):
@@ -48,11 +58,7 @@ class MaskedLMSpec(Part):
     rotary_base: float = Field(10000.0, gt=1, description="Base of the rotary positions' wavelengths.")
     time_scale: float = Field(1000.0, gt=0, description="Factor on t before its sinusoidal embedding.")
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
-        return self
+    _heads = model_validator(mode="after")(head_widths_are_even)
 
 
 class DiTSpec(Part):
@@ -66,11 +72,7 @@ class DiTSpec(Part):
     mlp_ratio: float = Field(4.0, gt=0)
     label_dropout: float = Field(0.1, ge=0, le=1, description="Share of training labels replaced by the null class.")
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
+    _heads = model_validator(mode="after")(heads_divide_width)
 
 
 class LlamaSpec(Part):
@@ -90,11 +92,7 @@ class LlamaSpec(Part):
         "with a block mask (CUDA); `split`, SDPA of each half; `auto`: the fastest measured on the device.",
     )
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
-        return self
+    _heads = model_validator(mode="after")(head_widths_are_even)
 
 
 class HuginnSpec(Part):
@@ -120,10 +118,10 @@ class HuginnSpec(Part):
         """Layers with weights of their own."""
         return self.prelude + self.recurrent + self.coda
 
+    _heads = model_validator(mode="after")(head_widths_are_even)
+
     @model_validator(mode="after")
     def _consistent(self):
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of twice the heads {self.heads}")
         if any(k < 1 or k == self.iterations for k in self.depth_curve):
             raise ValueError(f"depth_curve {list(self.depth_curve)}: from 1, and without iterations {self.iterations}")
         return self

@@ -117,7 +117,7 @@ CALLS: dict[str, Call] = {
     # tables and reports
     "no plan": Call(("table", "no.json", "--folder", "out"), ("no.json", "no such file")),
     "a plan that is no text": Call(
-        ("table", "plan.json", "--folder", "out"), ("plan.json", "YAML"), holds("plan.json")
+        ("table", "plan.json", "--folder", "out"), ("plan.json", "JSON"), holds("plan.json")
     ),
     "a plan that is a list": Call(("figure", "plan.json", "--folder", "out"), ("plan.json",), holds("plan.json", "[]")),
     "a figure of a table without one": Call(

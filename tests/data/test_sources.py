@@ -12,7 +12,7 @@ import pytest
 from dblocks.data.files import readable
 from dblocks.data.fingerprints import fingerprint
 from dblocks.data.origins import WEIGHTS
-from dblocks.data.registry import DATASETS, dataset, download_plan
+from dblocks.data.registry import DATASETS, dataset
 from dblocks.data.sources import availability
 from dblocks.errors import UserError
 
@@ -44,7 +44,7 @@ def test_availability_says_in_one_line_what_can_be_had(tmp_path):
     assert str(availability("cifar100", tmp_path)) == f"found at {tmp_path / 'cifar100'}"
     assert str(availability("documents", tmp_path, archive)) == f"found at {archive}"
     assert "set data.path to a file or folder" in str(availability("documents", tmp_path))
-    gated = formats.tiny_dataset(origin=download_plan("digits"))
+    gated = formats.tiny_dataset(origin=dataset("digits").origin)
     assert availability(gated, tmp_path).state == "needs a person"
 
 

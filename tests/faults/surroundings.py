@@ -14,8 +14,6 @@ from tests.faults.outcome import Outcome
 from tests.faults.run_folder import TINY, RunFolder, left_alone, wait_for_steps
 from tests.report.wandb_server import wandb_server
 
-CHECKPOINT_MB = 12  # of the run below; the disk holds two and not three
-
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dblocks.command_line import CommandLine
 from dblocks.config import merge, resolve
@@ -12,7 +13,6 @@ from dblocks.measure.compute import accountings, measure, per_step
 from dblocks.measure.operations import (
     Operations,
     baseline_step,
-    closed_form,
     denoiser_step,
     depth_masses,
     expected_depth,
@@ -38,6 +38,32 @@ def on_meta(kind, *arguments) -> Huginn:
 def assert_close(found: Operations, expected: Operations, within: float = 0.01) -> None:
     assert found.layers == pytest.approx(expected.layers, rel=within)
     assert found.whole == pytest.approx(expected.whole, rel=within)
+
+
+def closed_form(
+    network: nn.Module, batch: int, length: int, with_gradient: float, without: float, conditions: int = 0
+) -> Operations:
+    """What `mean_baseline_step` (iterations with and without a gradient) and `denoiser_step` (one with) should count.
+
+    A weight matrix takes 2 operations a token forward and twice that backward; attention's two products 4·T²·D a
+    sequence and layer, and twice that backward. Modulations are applied to `conditions` conditions of each sequence.
+    """
+    tokens, width = batch * length, network.spec.width
+
+    def stack(layers: nn.ModuleList) -> float:
+        """Forward operations of some layers."""
+        matrices = sum(w.numel() for layer in layers for part in (layer.attention, layer.mlp) for w in weights(part))
+        modulations = sum(w.numel() for layer in layers if layer.modulation for w in weights(layer.modulation))
+        attention = 4 * batch * length**2 * width * len(layers)
+        return 2 * tokens * matrices + 2 * batch * conditions * modulations + attention
+
+    def weights(module: nn.Module) -> list[nn.Parameter]:
+        return [part.weight for part in module.modules() if isinstance(part, nn.Linear)]
+
+    adapter, head = 2 * tokens * network.adapter.weight.numel(), 2 * tokens * network.embedding.weight.numel()
+    iterations = 3 * with_gradient + without
+    layers = 3 * (stack(network.prelude) + stack(network.coda)) + iterations * stack(network.core)
+    return Operations(layers, layers + iterations * adapter + 3 * head)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8, 9, 20])

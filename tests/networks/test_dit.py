@@ -6,10 +6,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dblocks.networks.dit import DiTDenoiser, patchify, sincos_positions, unpatchify
+from dblocks.networks.dit import DiTDenoiser, sincos_positions
 from dblocks.partition import partition_of
 from dblocks.spec import DiffusionBlocksSpec, DiTSpec
 
@@ -33,17 +31,6 @@ def inputs(count: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     draws = torch.Generator().manual_seed(1)
     sigma = torch.exp(torch.linspace(-5, 4, count))
     return torch.randn(count, *SHAPE, generator=draws), sigma, torch.arange(count) % 10
-
-
-@given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
-def test_patches_come_apart_and_together_again(patch, channels, rows, columns):
-    shape = (channels, rows * patch, columns * patch)
-    images = torch.arange(2 * math.prod(shape), dtype=torch.float32).view(2, *shape)
-    tokens = patchify(images, patch)
-    assert tokens.shape == (2, rows * columns, channels * patch**2)
-    assert torch.equal(unpatchify(tokens, shape, patch), images)
-    # the first token is the corner of the image
-    assert torch.equal(tokens[:, 0], images[:, :, :patch, :patch].flatten(1))
 
 
 def test_positions_are_sines_of_column_and_row():

@@ -67,7 +67,7 @@ def test_gradients_through_the_last_eight_of_twenty_are_those_after_a_detached_s
     truncated = gradients(network)
     network.zero_grad(set_to_none=True)
 
-    rotation = network.rotation(0, TOKENS.shape[1] - 1, torch.device("cpu"))
+    rotation = network.rotary(TOKENS.shape[1] - 1, torch.device("cpu"))
     e = network.read(TOKENS[:, :-1], rotation)
     for _ in range(12):
         state = network.iterate(state, e, rotation).detach()
@@ -134,7 +134,7 @@ def test_the_papers_size_is_that_of_pythia_70m():
 def test_norms_after_a_branch_stand_on_the_sum(network):
     """The layer's output is normed whatever came in, so a larger input is no larger output."""
     layer, x = network.core[0], torch.randn(1, 5, 16)
-    rotation = network.rotation(0, 5, torch.device("cpu"))
+    rotation = network.rotary(5, torch.device("cpu"))
     attend = torch.nn.functional.scaled_dot_product_attention
     for scale in (1.0, 100.0):
         found = layer(scale * x, None, rotation, attend)
@@ -144,7 +144,7 @@ def test_norms_after_a_branch_stand_on_the_sum(network):
 def test_only_queries_and_keys_have_a_bias(network):
     attention = network.core[0].attention
     assert attention.qkv.bias is None and attention.out.bias is None
-    rotation = network.rotation(0, 5, torch.device("cpu"))
+    rotation = network.rotary(5, torch.device("cpu"))
     before = network(TOKENS, state_of(network), 2)
     with torch.no_grad():
         attention.qk_bias[:] = torch.randn(attention.qk_bias.shape)
