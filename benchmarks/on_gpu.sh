@@ -6,7 +6,7 @@
 # DATA_DIR holds cifar100 (DATA.md). OUT_DIR gets logs, the benchmarks' JSON, and results/ with records as the pipeline
 # lays them out, at scale paper; with a SHARE below 1 rows train for that share of their budget. STEPs are run alone if
 # given (their names are below, most wanted first); LIMIT=SECONDS ends each that takes longer; TEXT=FILE is a text for
-# Table 3, named in its records as the file is. Needs Python with this project's dependencies, Snakemake aside.
+# Table 3, named in its records as the file is; TOGETHER=1 trains all rows of a table at once. Needs Python with this project's dependencies, Snakemake aside.
 set -u
 data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 [[ $share =~ ^(1|0?\.[0-9]+)$ ]] || { echo "SHARE is above 0 and at most 1, as 0.04, not '$share'"; exit 2; }
@@ -36,7 +36,7 @@ step architectures "$python" -m benchmarks.architectures --readings 3 --out "$ou
 step sampling_time "$python" -m benchmarks.sampling_time --out "$out/sampling_time.json"
 step text_speed "$python" -m benchmarks.text_speed --out "$out/text_speed.json"
 step memory "$python" -m benchmarks.measurements --kind memory --results "$out/results"
-rows=("$python" -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share")
+rows=("$python" -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share" ${TOGETHER:+--together})
 step table_1 "${rows[@]}" --out "$out/table_1.json"
 step table_6 "${rows[@]}" --table table_6 --out "$out/table_6.json"
 if [[ -n ${TEXT:-} ]]; then

@@ -66,6 +66,8 @@ def build(
     method, task = makers[spec.task.name](spec, data, device, needs or Needs())
     if block is not None:
         keep_block(method.network, block)
+        if hasattr(task, "batches"):
+            task.batches.every = spec.num_blocks  # the other blocks' batches are for other jobs
     if not any(parameter.is_meta for parameter in method.network.parameters()):  # measure/memory.py holds no numbers
         method.network.to(device)
     if spec.compute.checkpoint_activations:

@@ -1,8 +1,8 @@
 """Training-time image augmentation: random crop or resized crop, horizontal flip and RandAugment, drawn per sample.
 
-Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device. All draws come from
-the `torch.Generator` passed in, which lives on the host, so they are the same on every device. Nothing here makes the
-host wait for a CUDA device.
+Images are uint8 tensors [N, C, H, W], C = 1 (grey) or 3 (RGB), in and out, on any device. All draws come from the
+generators passed in, each for an equal share of the images, which are on the host: the same on every device. Nothing
+here makes the host wait for a CUDA device.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from dblocks.data.draws import drawn
 from dblocks.data.rand_augment import rand_augment
 from dblocks.data.sending import sent
 
@@ -22,36 +23,39 @@ if TYPE_CHECKING:
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's defaults for a resized crop
 
 
-def augment(images: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
+def augment(images: Tensor, spec: AugmentSpec, *generators: Generator) -> Tensor:
     """Crop, then flip, then RandAugment, as `spec` says. uint8 [N, C, H, W] in and out."""
     if spec.crop_padding:
-        images = random_crop(images, spec.crop_padding, generator)
+        images = random_crop(images, spec.crop_padding, *generators)
     if spec.resized_crop:
-        images = resized(images, *(sent(box, images.device) for box in crop_boxes(images, generator)))
+        images = resized(images, *(sent(box, images.device) for box in crop_boxes(images, *generators)))
     if spec.flip:
-        images = random_flip(images, spec.flip, generator)
+        images = random_flip(images, spec.flip, *generators)
     if spec.rand_augment is not None:
-        images = rand_augment(images, spec.rand_augment.num_ops, spec.rand_augment.magnitude, generator)
+        images = rand_augment(images, spec.rand_augment.num_ops, spec.rand_augment.magnitude, *generators)
     return images
 
 
-def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
+def random_crop(images: Tensor, padding: int, *generators: Generator) -> Tensor:
     """One of the (2 padding + 1)^2 H x W windows of each image [N, C, H, W] zero-padded on all four sides."""
     n, _, height, width = images.shape
-    offsets = sent(torch.randint(2 * padding + 1, (2, n), generator=generator), images.device)
+    draws = drawn(lambda n, generator: torch.randint(2 * padding + 1, (2, n), generator=generator), n, generators)
+    offsets = sent(draws, images.device)
     padded = F.pad(images, [padding] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, offset, offset, H, W]
     return windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
 
 
-def crop_boxes(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def crop_boxes(images: Tensor, *generators: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(top, left, height, width), each [N] on the host, of a random part of each image [N, C, H, W].
 
     As torchvision's RandomResizedCrop draws it: a share of the area, uniform in AREA, an aspect ratio, log-uniform in
     ASPECT, and a place; the first of TRIES shapes that fits, else the largest centred part that ASPECT allows.
     """
     n, _, height, width = images.shape
-    uniform = torch.rand((4, TRIES, n), generator=generator, dtype=torch.float64)
+    uniform = drawn(
+        lambda n, generator: torch.rand((4, TRIES, n), generator=generator, dtype=torch.float64), n, generators
+    )
     area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * uniform[0])
     ratio = ASPECT[0] * (ASPECT[1] / ASPECT[0]) ** uniform[1]
     widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
@@ -61,8 +65,8 @@ def crop_boxes(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Te
     first = fits.int().argmax(0, keepdim=True)
     w, h = min(width, round(height * ASPECT[1])), min(height, round(width / ASPECT[0]))
     whole = ((height - h) // 2, (width - w) // 2, h, w)
-    drawn = (values.gather(0, first).squeeze(0) for values in (tops, lefts, heights, widths))
-    return tuple(torch.where(fits.any(0), values, other) for values, other in zip(drawn, whole, strict=True))
+    found = (values.gather(0, first).squeeze(0) for values in (tops, lefts, heights, widths))
+    return tuple(torch.where(fits.any(0), values, other) for values, other in zip(found, whole, strict=True))
 
 
 def resized(images: Tensor, tops: Tensor, lefts: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
@@ -87,7 +91,8 @@ def _stretched(images: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     return ((both + 2**21) >> 22).to(torch.uint8)
 
 
-def random_flip(images: Tensor, probability: float, generator: Generator) -> Tensor:
+def random_flip(images: Tensor, probability: float, *generators: Generator) -> Tensor:
     """Mirrors each image [N, C, H, W] left to right with the given probability."""
-    flipped = sent(torch.rand(len(images), generator=generator) < probability, images.device)
+    draws = drawn(lambda n, generator: torch.rand(n, generator=generator), len(images), generators)
+    flipped = sent(draws < probability, images.device)
     return torch.where(flipped[:, None, None, None], images.flip(3), images)

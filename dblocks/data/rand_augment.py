@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from dblocks.data.draws import drawn
 from dblocks.data.sending import sent
 from dblocks.errors import UserError
 
@@ -24,17 +25,17 @@ OPERATIONS = ("Identity", *GEOMETRIC, *ENHANCERS, "Posterize", "Solarize", "Auto
 MAX_MAGNITUDE = 30  # 31 bins, 0 to 30
 
 
-def rand_augment(images: Tensor, num_ops: int, magnitude: int, generator: Generator) -> Tensor:
+def rand_augment(images: Tensor, num_ops: int, magnitude: int, *generators: Generator) -> Tensor:
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) with the operations and ranges of torchvision.
 
-    Each image [N, C, H, W] goes through `num_ops` operations, each drawn uniformly from OPERATIONS with
-    replacement by a generator on the host. `magnitude` is a bin from 0 to 30; signed operations take either sign with
-    probability 1/2.
+    Each image [N, C, H, W] goes through `num_ops` operations, each drawn uniformly from OPERATIONS with replacement.
+    `magnitude` is a bin from 0 to 30; signed operations take either sign with probability 1/2. Each generator, on the
+    host, draws for an equal share of the images.
     """
     if not 0 <= magnitude <= MAX_MAGNITUDE:
         raise UserError(f"rand_augment: magnitude is {magnitude}; it must be from 0 to {MAX_MAGNITUDE}")
     for _ in range(num_ops):
-        draws = torch.randint(2 * len(OPERATIONS), (len(images),), generator=generator)
+        draws = drawn(lambda n, g: torch.randint(2 * len(OPERATIONS), (n,), generator=g), len(images), generators)
         images = apply_operations(images, draws // 2, draws % 2 == 1, magnitude)
     return images
 

@@ -37,12 +37,14 @@ class EpochOrder:
 class AugmentedImages:
     """Training images, resident on their device: augmented batches, each a function of (seed, step, view).
 
-    On CUDA the batches of several steps are augmented at once: it takes hardly longer than one, for RandAugment is
-    some hundred small kernels. A step's draws are then its share of theirs.
+    On CUDA the batches of several steps are augmented at once, each with its own draws: it takes hardly longer than
+    one, for RandAugment is some hundred small kernels.
 
     Args:
         images: uint8 [M, C, H, W], as they are stored.
         finish: what becomes of them after augmentation, image by image.
+    Attributes:
+        every: steps are asked for so many apart, as by a job that trains one block of so many; none between are made.
     """
 
     def __init__(self, spec: RunSpec, images: Tensor, finish: Callable[[Tensor], Tensor]):
@@ -51,26 +53,29 @@ class AugmentedImages:
         self.order = EpochOrder(spec.seed, len(images), self.batch_size, images.device)
         fitting = VALUES // (self.batch_size * images[0].numel())
         self.together = min(TOGETHER, max(1, fitting)) if images.device.type == "cuda" else 1
-        self._made: dict[int, tuple[int, Tensor, Tensor]] = {}
+        self.every = 1
+        self._made: dict[int, tuple[range, Tensor, Tensor]] = {}
 
     def batch(self, step: int, view: int = 0) -> tuple[Tensor, Tensor]:
         """(images [N, C, H, W], their indices [N]) of `step`; another `view` is another augmentation of the same."""
-        chunk, position = divmod(step, self.together)
-        if view not in self._made or self._made[view][0] != chunk:
-            self._made[view] = (chunk, *self._make(chunk, view))
+        if view not in self._made or step not in self._made[view][0]:
+            turn, first = divmod(step, self.every)
+            start = first + turn // self.together * self.together * self.every
+            steps = range(start, start + self.together * self.every, self.every)
+            self._made[view] = (steps, *self._make(steps, view))
+        steps, images, chosen = self._made[view]
+        position = steps.index(step)
         here = slice(position * self.batch_size, (position + 1) * self.batch_size)
-        _, images, chosen = self._made[view]
         return images[here], chosen[here]
 
     def anew(self) -> AugmentedImages:
         """The same batches of the same images, with none made yet."""
         return AugmentedImages(self.spec, self.images, self.finish)
 
-    def _make(self, chunk: int, view: int) -> tuple[Tensor, Tensor]:
-        steps = range(chunk * self.together, (chunk + 1) * self.together)
+    def _make(self, steps: range, view: int) -> tuple[Tensor, Tensor]:
         chosen = torch.cat([self.order.indices(step) for step in steps])
-        draws = seeds.generator("cpu", self.spec.seed, "augment", view, chunk)
-        return self.finish(augment(self.images[chosen], self.spec.augment, draws)), chosen
+        draws = (seeds.generator("cpu", self.spec.seed, "augment", view, step) for step in steps)
+        return self.finish(augment(self.images[chosen], self.spec.augment, *draws)), chosen
 
 
 def split_indices(data: PreparedData, split: str) -> np.ndarray | None:

@@ -52,7 +52,9 @@ def test_each_reading_makes_its_batches_once(request_, tmp_path, monkeypatch):
         made.clear()
         pace.read_batch()  # of a batch each, for the copy makes none ahead on a CPU
         assert len(made) == 4
-        assert trainer.method.task.batches._made[0][0] == pace.next // 4 - 1, "what the trainer had is still there"
+        assert trainer.method.task.batches._made[0][0] == range(pace.next - 4, pace.next), (
+            "what the trainer had is still there"
+        )
 
 
 def test_metrics_have_their_spread_count_and_share(request_):

@@ -18,8 +18,9 @@ def batches(digits, tiny_spec):
     augmentation = {"crop_padding": 2, "flip": 0.5, "rand_augment": {"num_ops": 2, "magnitude": 9}}
     images = torch.from_numpy(digits.array("train_images").copy())
 
-    def make(together: int = TOGETHER) -> AugmentedImages:
-        made = AugmentedImages(tiny_spec(over={"augment": augmentation}), images, lambda x: x.float() / 255)
+    def make(together: int = TOGETHER, **more) -> AugmentedImages:
+        spec = tiny_spec(over={"augment": {**augmentation, **more}})
+        made = AugmentedImages(spec, images, lambda x: x.float() / 255)
         made.together = together
         return made
 
@@ -37,14 +38,24 @@ def test_on_a_cpu_each_step_is_made_by_itself(batches):
     assert torch.equal(images, augment(made.images[chosen], spec.augment, draws).float() / 255)
 
 
-def test_several_at_once_are_one_augmentation_of_all_their_images(batches):
-    made = batches()
-    chosen = torch.cat([made.order.indices(step) for step in range(8, 12)])
-    draws = seeds.generator("cpu", made.spec.seed, "augment", 0, 8 // TOGETHER)
-    whole = augment(made.images[chosen], made.spec.augment, draws).float() / 255
-    found = [made.batch(step) for step in range(8, 12)]
-    assert torch.equal(torch.cat([images for images, _ in found]), whole)
-    assert torch.equal(torch.cat([indices for _, indices in found]), chosen)
+@pytest.mark.parametrize("crop", [{"crop_padding": 2}, {"crop_padding": 0, "resized_crop": True}], ids=str)
+def test_several_at_once_are_those_made_one_by_one(batches, crop):
+    """So a GPU sees the images that a CPU does."""
+    one_by_one, at_once = batches(1, **crop), batches(**crop)
+    for step in range(85, 97):
+        for view in range(2):
+            expected, found = one_by_one.batch(step, view), at_once.batch(step, view)
+            assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_block_s_job_makes_its_own_batches_alone(batches, block, monkeypatch):
+    whole, own = batches(1), batches()
+    own.every, made = 3, []
+    monkeypatch.setattr(own.order, "indices", lambda step: (made.append(step), whole.order.indices(step))[1])
+    for step in range(block, 96, 3):
+        assert torch.equal(own.batch(step)[0], whole.batch(step)[0])
+    assert made == list(range(block, 96, 3))
 
 
 @pytest.mark.parametrize("start", [1, 4, 89, 91])  # an epoch is 89 steps: the last two straddle its end
