@@ -6,7 +6,8 @@
 # DATA_DIR holds cifar100 (DATA.md). OUT_DIR gets logs, the benchmarks' JSON, and results/ with records as the pipeline
 # lays them out, at scale paper; with a SHARE below 1 rows train for that share of their budget. STEPs are run alone if
 # given (their names are below, most wanted first); LIMIT=SECONDS ends each that takes longer; TEXT=FILE is a text for
-# Table 3, named in its records as the file is; TOGETHER=1 trains all rows of a table at once. Needs Python with this project's dependencies, Snakemake aside.
+# Table 3, named in its records as the file is; TOGETHER=1 trains all rows of a table at once. Needs Python with this
+# project's dependencies, Snakemake aside.
 set -u
 data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 [[ $share =~ ^(1|0?\.[0-9]+)$ ]] || { echo "SHARE is above 0 and at most 1, as 0.04, not '$share'"; exit 2; }
