@@ -14,8 +14,9 @@ data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 for name in ${*:4}; do
     grep -q "step $name " "$0" || { echo "no step '$name'; there are: $(grep -oP '^ *(\w+=\S+ )?step \K\w+' "$0" | xargs)"; exit 2; }
 done
-cd "$(dirname "$0")/.."
 mkdir -p "$out"
+data_dir=$(realpath "$data_dir") out=$(realpath "$out") text=${TEXT:+$(realpath "$TEXT")}
+cd "$(dirname "$0")/.."
 # cuBLAS reads its setting once a process, and the tests want it
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 CUBLAS_WORKSPACE_CONFIG=:4096:8
 python=${PYTHON:-$(command -v python || command -v python3)}
@@ -40,9 +41,9 @@ step memory "$python" -m benchmarks.measurements --kind memory --results "$out/r
 rows=("$python" -m benchmarks.table_runs --data-dir "$data_dir" --results "$out/results" --share "$share" ${TOGETHER:+--together})
 step table_1 "${rows[@]}" --out "$out/table_1.json"
 step table_6 "${rows[@]}" --table table_6 --out "$out/table_6.json"
-if [[ -n ${TEXT:-} ]]; then
-    title=$(basename "$TEXT") title=${title%.*}
-    step table_3 "${rows[@]}" --table table_3 --override "{data: {name: characters, path: $TEXT, title: $title}}" \
+if [[ -n $text ]]; then
+    title=$(basename "$text") title=${title%.*}
+    step table_3 "${rows[@]}" --table table_3 --override "{data: {name: characters, path: '$text', title: '$title'}}" \
         --out "$out/table_3.json"
 else
     echo "== table_3 left out: it wants TEXT=FILE"

@@ -3,9 +3,9 @@
     python -m benchmarks.sampling_time [--device cpu|cuda] [--images N] [--rounds N] [--out FILE]
 
 Both take the same 50 steps of the equal-mass grid with guidance, on random weights at CIFAR-10's shape; rounds of
-the two alternate, so that a drifting machine meets both alike. A training step is whole: batch, forward, backward,
-AdamW, moving average. On a CPU it is the process's own time that counts, on a GPU the wall's. Prints one JSON object
-with device and n.
+the two alternate, so that a drifting machine meets both alike. A training step is whole: batch (on a GPU made with
+those of other steps, before), forward, backward, AdamW, moving average. On a CPU it is the process's own time that
+counts, on a GPU the wall's. Prints one JSON object with device and n.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from benchmarks.step_time import summary
 from dblocks.build import build
 from dblocks.config import resolve
-from dblocks.machine import autocast, describe
+from dblocks.machine import autocast, describe, set_up
 from dblocks.measure.made_up import made_up_data
 from dblocks.training import Trainer
 
@@ -65,7 +65,7 @@ def measure(device: str, images: int, rounds: int, batch_size: int | None = None
         for key, variant in VARIANTS.items():
             overrides = {"compute": {"device": device}, "training": batch, "method": {"block_order": "turns"}}
             spec = resolve(f"dit_cifar10/{variant}", "paper", 0, overrides)
-            torch.set_num_threads(spec.compute.threads)
+            set_up(spec.compute)
             data = made_up_data(spec, Path(name) / key)
             method, _ = build(spec, data, torch.device(device))
             trainers[key] = Trainer(spec, method, 10**6, Path(name), torch.device(device))

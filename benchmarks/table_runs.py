@@ -3,10 +3,10 @@
     python -m benchmarks.table_runs --data-dir DIR [--table TABLE] [--scale short|paper] [--share S] [--together]
 
 For tables whose runs read no other run and no published weights (1, 3, 6, 9, choices). With a share of each row's
-budget, its time at the whole budget is projected from the time of its steps and that of the rest (start, compilation,
-evaluation); a projection is named so. Records lie where the pipeline would put them, and those that are there are not
-made again. `--together` runs all rows of a seed at once, for a small network leaves much of a GPU idle. Prints one JSON
-object with device and n, and writes it after every row.
+budget, its time at the whole budget is projected: the time of the process (start, compilation and evaluation once), and
+the missing steps at the rate of those after the first line of the log; a projection is named so. Records lie where the
+pipeline would put them, and those that are there are not made again. `--together` runs all rows of a seed at once, for
+a small network leaves much of a GPU idle. Prints one JSON object with device and n, and writes it after every row.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dblocks.budget import total_steps
+from dblocks.budget import probe_steps, total_steps
 from dblocks.config import merge, resolve
 from dblocks.identity import data_key, run_name, weights_identity
 from dblocks.needs import TRAINED
 from dblocks.reading import parse_yaml
-from dblocks.record import RECORD, read_record
+from dblocks.record import RECORD, Record, read_record
+from dblocks.runlog import read_log
 from dblocks.spec import ContrastiveForwardForwardSpec, DataSpec, RunSpec
 from dblocks.tables import load_tables
 
@@ -93,10 +94,34 @@ def planned(options: argparse.Namespace, seed: int) -> list[Planned]:
     return runs
 
 
+def missing_seconds(run: Planned, record: Record) -> float | None:
+    """Seconds of the steps that the whole budget has more, at the rate of those that were logged.
+
+    By phase (a probe's steps cost less), and after a phase's first line, before which its code is compiled; None where
+    a phase has but one.
+    """
+    if record.trained_as:
+        return 0.0
+    log, start, missing = read_log(run.folder / "log.jsonl"), 0, 0.0
+    probe, whole_probe = probe_steps(run.spec), probe_steps(run.whole)
+    for done, whole in (
+        (record.steps - probe, total_steps(run.whole) - whole_probe),
+        (probe, whole_probe),
+    ):
+        lines = [line for line in log if start < line["step"] <= start + done]
+        start += done
+        if whole > done:
+            if len(lines) < 2:
+                return None
+            first, last = lines[0], lines[-1]
+            missing += (whole - done) * (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+    return missing
+
+
 def timed(run: Planned, manifest: Path) -> dict[str, Any] | None:
     """Make a run: its seconds, those of the whole budget, what its record says; None if it fails.
 
-    Of one that was there, or had begun, the seconds are its record's, which know of no start and no compilation.
+    Of one that was there, or had begun, the seconds are its record's, which know of no start.
     """
     seconds, begun = None, any(run.folder.glob("step-*.pt"))
     if not (run.folder / RECORD).exists():
@@ -106,9 +131,9 @@ def timed(run: Planned, manifest: Path) -> dict[str, Any] | None:
             print(f"failed: {run.row}, seed {run.spec.seed}", flush=True)
             return None
     record = read_record(run.folder / RECORD)
-    a_step = 0 if record.trained_as else record.train_seconds / record.steps
     if seconds is None or begun:
-        seconds = a_step * record.steps + record.evaluate_seconds
+        seconds = (0 if record.trained_as else record.train_seconds) + record.evaluate_seconds
+    missing = missing_seconds(run, record)
     found = {
         "seed": record.spec.seed,
         "seconds": seconds,
@@ -118,35 +143,53 @@ def timed(run: Planned, manifest: Path) -> dict[str, Any] | None:
         "share_of_paper": record.budget,
         "trained_as": record.trained_as,
         "metrics": {metric.name: metric.value for metric in record.metrics},
-        "projected_seconds": seconds + (total_steps(run.whole) - record.steps) * a_step,
+        "projected_seconds": None if missing is None else seconds + missing,
         "machine": record.machine.model_dump(),
     }
     print(run.row, json.dumps(found), flush=True)
     return found
 
 
+class Projection:
+    """Seconds of all runs at their whole budgets: parts one after another, and within a part the sum, or if they run
+    together the longest. None once one of them is not known."""
+
+    def __init__(self, together: bool):
+        self.together, self.before, self.part = together, 0.0, 0.0
+        self.known = True
+
+    @property
+    def seconds(self) -> float | None:
+        return self.before + self.part if self.known else None
+
+    def add(self, seconds: float | None) -> None:
+        self.known = self.known and seconds is not None
+        self.part = max(self.part, seconds or 0.0) if self.together else self.part + (seconds or 0.0)
+
+    def end_part(self) -> None:
+        self.before, self.part = self.before + self.part, 0.0
+
+
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every row's seconds: of the process, of training alone, and of the whole budget; and those of all, so far."""
     rows: dict[str, Any] = {}
     failed: list[str] = []
-    start, projected = time.perf_counter(), 0.0
+    start, projected = time.perf_counter(), Projection(options.together)
     for seed in range(options.seeds):
         runs = planned(options, seed)
         for part in ([run for run in runs if run.trains], [run for run in runs if not run.trains]):
             manifests = [prepared(options.results, options.data_dir, run.spec.data) for run in part]
-            times = [0.0]
             with ThreadPoolExecutor(max(1, len(part)) if options.together else 1) as pool:
                 for run, entry in zip(part, pool.map(timed, part, manifests), strict=True):
                     if entry is None:
                         failed.append(f"{run.row}, seed {seed}")
                     else:
                         rows.setdefault(run.row, []).append(entry)
-                        times.append(entry["projected_seconds"])
-                    so_far = projected + (max(times) if options.together else sum(times))
+                        projected.add(entry["projected_seconds"])
                     about = {"benchmark": "table_runs", "table": options.table, "scale": options.scale, "rows": rows}
-                    whole = {"seconds": time.perf_counter() - start, "projected_seconds": so_far}
+                    whole = {"seconds": time.perf_counter() - start, "projected_seconds": projected.seconds}
                     yield {**about, "failed": failed, "together": options.together, **whole}
-            projected += max(times) if options.together else sum(times)
+            projected.end_part()
 
 
 def share(text: str) -> float:

@@ -22,7 +22,7 @@ from benchmarks.step_time import summary
 from dblocks.build import build
 from dblocks.config import resolve
 from dblocks.data.prepared import PreparedData
-from dblocks.machine import describe
+from dblocks.machine import describe, set_up
 from dblocks.measure.made_up import made_up_data
 from dblocks.training import Trainer
 
@@ -39,7 +39,7 @@ def trainer(variant: str, scale: str, device: str, data: PreparedData, folder: P
     if variant == "diffusion_blocks":
         overrides["method"] = {"block_order": "rounds"}  # every block once in four steps
     spec = resolve(f"ar_lm1b/{variant}", scale, 0, overrides)
-    torch.set_num_threads(spec.compute.threads)
+    set_up(spec.compute)
     method, _ = build(spec, data, torch.device(device))
     return Trainer(spec, method, 10**6, folder, torch.device(device))
 

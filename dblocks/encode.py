@@ -12,7 +12,7 @@ from dblocks.data.prepared import PreparedData
 from dblocks.data.registry import dataset
 from dblocks.errors import UserError
 from dblocks.identity import data_fingerprint, latents_fingerprint, tokens_fingerprint
-from dblocks.machine import pick_device
+from dblocks.machine import set_up
 from dblocks.networks.autoencoder import Autoencoder, Codec, PublishedAutoencoder
 from dblocks.record import RECORD, read_record
 from dblocks.run import read_spec
@@ -43,8 +43,7 @@ def encode_data(spec_path: Path, images: Path, autoencoder: Path, folder: Path) 
     if spec.generation is None or spec.generation.latents is None:
         raise UserError(f"{spec_path}: generation.latents: not set; this run trains on images as they are")
     data.must_be(data_fingerprint(spec.data))
-    device = pick_device(spec.compute)
-    torch.set_num_threads(spec.compute.threads)
+    device = set_up(spec.compute)
     return encode(data, load_codec(autoencoder, device), latents_fingerprint(spec), folder, device)
 
 

@@ -49,7 +49,8 @@ def set_up(compute: ComputeSpec) -> torch.device:
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(compute.deterministic)
     torch.backends.cudnn.allow_tf32 = False  # else what is float32 on CUDA is rounded to 10 bits in every convolution
-    # its backward pass makes NaN of rows whose logits are all below -88, of 64 tokens for one (PyTorch issue 196678)
+    # of 64 tokens, or 64 more than a multiple of 128, its backward pass can make NaN of rows whose logits are all below
+    # -88 on an H100 or H200 (NVIDIA/cudnn-frontend pull request 628, pytorch/pytorch issue 196678)
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any, and each filling is a kernel
     return pick_device(compute)

@@ -33,10 +33,15 @@ def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | No
     """
     gc.collect()  # checkpointed layers are freed no earlier, and would count as there before
     torch.cuda.empty_cache()
+    square = torch.ones(8, 8, device=device, requires_grad=True)
+    (square @ square).sum().backward()  # cuBLAS's workspaces, which stay, are there before
+    del square
     before = torch.cuda.memory_allocated(device)
     spec = spec.changed({"compute": {"device": "cuda"}})
     try:
-        method, _ = build(spec, made_up_data(spec, folder), device, block=block)
+        method, task = build(spec, made_up_data(spec, folder), device, block=block)
+        if hasattr(task, "batches"):
+            task.batches.together = 1  # batches of later steps, made ahead, are none of a step's memory
         trainer = Trainer(spec, method, 10**6, folder, device)
         torch.cuda.reset_peak_memory_stats(device)
         for step in islice(steps_that_train(spec, block), ROUNDS * (spec.num_blocks if block is None else 1)):

@@ -38,11 +38,11 @@ def take(request_path: Path) -> Path:
 
     Raises: UserError if the request cannot be read.
     """
-    from dblocks.machine import describe, pick_device
+    from dblocks.machine import describe, set_up
 
     request = read_json(request_path, Request)
     compute = request.spec.compute
-    device = pick_device(compute if request.on_device else compute.model_copy(update={"device": "cpu"}))
+    device = set_up(compute if request.on_device else compute.model_copy(update={"device": "cpu"}))
     shape, metrics = import_module(f"dblocks.measure.{request.kind}").measure(request, device)
     measurement = Measurement(
         identity=request.identity,

@@ -114,12 +114,14 @@ class DiTDenoiser(nn.Module):
             f(sigma)[:, None, None, None]
             for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
         )
-        patch, shape = self.patch_size, self.target_shape[1:]
-        x = embedders.patches(F.unfold(c_in * z, patch, stride=patch).transpose(1, 2)) + self.positions
+        patch = self.patch_size
+        # [N, C, H, W] → [N, T, C·p²] and back; unfold would launch a kernel for each image
+        x = embedders.patches(F.pixel_unshuffle(c_in * z, patch).flatten(2).transpose(1, 2)) + self.positions
         for i in self.partition.layers(block):
             x = self.layers[i](x, condition)
         patches = self.heads[block % len(self.heads)](x, condition).float()
-        return c_skip * z + c_out * F.fold(patches.transpose(1, 2), shape, patch, stride=patch)
+        grid = [side // patch for side in self.target_shape[1:]]
+        return c_skip * z + c_out * F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, grid), patch)
 
     def unconditional(self, labels: Tensor) -> Tensor:
         """The null class in place of labels [N]."""

@@ -35,7 +35,7 @@ class LayerwiseViT(nn.Module):
 
     def raw_tokens(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] → pixels of each patch [N, P, C·p·p]."""
-        return F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        return F.pixel_unshuffle(images, self.patch_size).flatten(2).transpose(1, 2)
 
     def embed(self, raw: Tensor) -> Tensor:
         """Raw tokens [N, T, C·p·p] → tokens [N, T, D]; trained together with the first layer."""

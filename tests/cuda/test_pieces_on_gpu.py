@@ -84,4 +84,4 @@ def test_the_account_is_the_allocators_peak_but_for_what_one_operation_needs(run
     spec = accounting_spec(resolve(run, "paper"), 128)
     data = made_up_data(spec, tmp_path / "accounted")
     accounted = account_part(spec, build_without_numbers(spec, data)).account.total
-    assert accounted <= allocated(spec, torch.device("cuda"), tmp_path / "real") <= 1.1 * accounted
+    assert accounted <= allocated(spec, torch.device("cuda"), tmp_path / "real") <= 1.07 * accounted

@@ -116,13 +116,15 @@ def test_loss_and_gradients_are_those_of_a_cpu(run, data_of, tmp_path):
     assert (gpu_gradient - gradient).norm() <= 1e-2 * gradient.norm()
 
 
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("run", ["vit/end_to_end", "vit/contrastive_forward_forward", "ar_lm1b/end_to_end"])
-def test_training_goes_as_on_a_cpu(run, data_of, tmp_path):
+def test_training_goes_as_on_a_cpu(run, precision, within, data_of, tmp_path):
     """Of runs that draw nothing on the device, dropout aside: batches, augmentation, updates and all."""
     over = {"network": {"dropout": 0.0}} if run.startswith("vit") else {}
-    on_cpu = {"device": "cpu", "compile": "off"}
+    on_cpu, on_gpu = {"precision": precision, "device": "cpu", "compile": "off"}, {"precision": precision}
     here = course(trainer(spec_of(run, compute=on_cpu, **over), data_of(run), tmp_path))
-    assert course(trainer(spec_of(run, **over), data_of(run), tmp_path)) == pytest.approx(here, rel=1e-2)
+    there = course(trainer(spec_of(run, compute=on_gpu, **over), data_of(run), tmp_path))
+    assert there == pytest.approx(here, rel=within)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -150,8 +152,10 @@ def test_parts_of_a_batch_are_one_graph_and_the_step_of_the_whole(run, compiled,
     assert parts.graphs.recorded
 
 
-def test_dropout_and_its_seeds_are_the_same_in_graphs(digits, tmp_path, monkeypatch):
-    over = {"network": {"dropout": 0.3}, "training": {"ema_half_life": 2000}}
+@pytest.mark.parametrize("compiled", ["on", "blocks"])
+def test_dropout_and_its_seeds_are_the_same_in_graphs(compiled, digits, tmp_path, monkeypatch):
+    compute = {"compute": {"compile": compiled}}
+    over = {**compute, "network": {"dropout": 0.3}, "training": {"ema_half_life": 2000}}
     made = trainer(spec_of("vit/diffusion_blocks", **over), digits, tmp_path)
     first = course(made)
     monkeypatch.setattr(graphs, "EAGER_STEPS", STEPS)
@@ -198,9 +202,10 @@ def test_only_the_active_block_moves(digits, tmp_path):
                 assert moved == (int(name.split(".")[1]) in active), name
 
 
+@pytest.mark.parametrize("compiled", ["on", "blocks"])
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits, tmp_path, deterministic):
-    over = {"compute": {"deterministic": deterministic}, "network": {"dropout": 0.1}}
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits, tmp_path, deterministic, compiled):
+    over = {"compute": {"deterministic": deterministic, "compile": compiled}, "network": {"dropout": 0.1}}
     spec = spec_of("vit/diffusion_blocks", **over, logging={"log_every": 1, "checkpoint_steps": 20})
     ends = []
     torch.use_deterministic_algorithms(deterministic)
@@ -233,8 +238,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits, tmp_path, deter
 
 
 def test_a_run_learns(digits_folder, tmp_path):
-    """End to end: bf16, compiled, recorded, evaluated."""
-    spec = resolve("vit/diffusion_blocks", "smoke", 0, {"compute": {"device": "cuda", "compile": "on"}})
+    """End to end: bf16, compiled as by default, recorded, evaluated."""
+    spec = resolve("vit/diffusion_blocks", "smoke", 0, {"compute": {"device": "cuda", "compile": "auto"}})
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
     record = read_record(execute(tmp_path / "spec.json", digits_folder))
     assert {m.name: m.value for m in record.metrics}["sigma_max_accuracy"] > 85
