@@ -150,46 +150,38 @@ def timed(run: Planned, manifest: Path) -> dict[str, Any] | None:
     return found
 
 
-class Projection:
-    """Seconds of all runs at their whole budgets: parts one after another, and within a part the sum, or if they run
-    together the longest. None once one of them is not known."""
-
-    def __init__(self, together: bool):
-        self.together, self.before, self.part = together, 0.0, 0.0
-        self.known = True
-
-    @property
-    def seconds(self) -> float | None:
-        return self.before + self.part if self.known else None
-
-    def add(self, seconds: float | None) -> None:
-        self.known = self.known and seconds is not None
-        self.part = max(self.part, seconds or 0.0) if self.together else self.part + (seconds or 0.0)
-
-    def end_part(self) -> None:
-        self.before, self.part = self.before + self.part, 0.0
+def projected(parts: list[list[float | None]], together: bool) -> float | None:
+    """Seconds of all runs at their whole budgets: parts one after another, in each the runs one after another or at
+    once; None if one of them is not known."""
+    if any(None in part for part in parts):
+        return None
+    return sum(max(part, default=0.0) if together else sum(part) for part in parts)
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every row's seconds: of the process, of training alone, and of the whole budget; and those of all, so far."""
     rows: dict[str, Any] = {}
     failed: list[str] = []
-    start, projected = time.perf_counter(), Projection(options.together)
+    parts: list[list[float | None]] = []
+    start = time.perf_counter()
     for seed in range(options.seeds):
         runs = planned(options, seed)
         for part in ([run for run in runs if run.trains], [run for run in runs if not run.trains]):
             manifests = [prepared(options.results, options.data_dir, run.spec.data) for run in part]
+            parts.append([])
             with ThreadPoolExecutor(max(1, len(part)) if options.together else 1) as pool:
                 for run, entry in zip(part, pool.map(timed, part, manifests), strict=True):
                     if entry is None:
                         failed.append(f"{run.row}, seed {seed}")
                     else:
                         rows.setdefault(run.row, []).append(entry)
-                        projected.add(entry["projected_seconds"])
+                        parts[-1].append(entry["projected_seconds"])
                     about = {"benchmark": "table_runs", "table": options.table, "scale": options.scale, "rows": rows}
-                    whole = {"seconds": time.perf_counter() - start, "projected_seconds": projected.seconds}
+                    whole = {
+                        "seconds": time.perf_counter() - start,
+                        "projected_seconds": projected(parts, options.together),
+                    }
                     yield {**about, "failed": failed, "together": options.together, **whole}
-            projected.end_part()
 
 
 def share(text: str) -> float:
