@@ -71,20 +71,20 @@ def jobs_submitted(output: str) -> int:
     return output.count("has been submitted with SLURM jobid")
 
 
-def one_run_table(clone: Path) -> None:
-    """Cut Table 1 to one row, so that one SLURM job is watched."""
+def one_run_table(clone: Path, variant: str = "end_to_end") -> None:
+    """Cut Table 1 to a row of one variant, so that one run's SLURM jobs are watched."""
     path = clone / "config/tables/table_1.yaml"
-    head, _, rows = path.read_text().partition("rows:\n")
-    path.write_text(f"{head}rows:\n{rows.splitlines()[0]}\n")
+    head = path.read_text().partition("rows:\n")[0]
+    path.write_text(f"{head}rows:\n  - {{row: one, run: vit/{variant}}}\n")
     (clone / "config/claims.yaml").write_text("claims: []\n")
 
 
-def without_slurm(clone: Path, override: str) -> str:
+def without_slurm(clone: Path, override: str, variant: str = "end_to_end") -> str:
     """Weights of the same run, never interrupted, in a results folder of its own."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "table_1", "--config"]
     config = ["results_dir=other", "wandb=off", f"override={override}"]
     subprocess.run([*command, *config], cwd=clone, env=environment(), check=True, timeout=300, capture_output=True)
-    record = next(clone.glob("other/smoke/runs/vit-end_to_end-*/seed0/record.json"))
+    record = next(clone.glob(f"other/smoke/runs/vit-{variant}-*/seed0/record.json"))
     return json.loads(record.read_text())["weights"]
 
 
@@ -127,6 +127,19 @@ def test_requeue_in_mid_training_ends_with_the_same_weights(slurm, clone):
     assert process.returncode == 0, output[-3000:]
     assert jobs_submitted(output) == 1
     assert weights_of(clone, "end_to_end") == without_slurm(clone, override)
+
+
+@pytest.mark.slow
+def test_blocks_in_parallel_are_jobs_of_their_own(slurm, clone):
+    one_run_table(clone, "isolated_parallel")
+    override = "{%s, training: {max_steps: 30}}" % (GPU % 5)
+    process = start(clone, "table_1", "scale=smoke", "wandb=off", f"override={override}")
+    output = finish(process, clone, 240)
+    assert process.returncode == 0, output[-3000:]
+    assert jobs_submitted(output) == 3 + 1  # one joins and evaluates them
+    folders = [folder_of(clone, "isolated_parallel") / "blocks" / str(block) for block in (1, 2, 3)]
+    assert [read_log(folder / "log.jsonl")[-1]["step"] for folder in folders] == [30, 30, 30]
+    assert weights_of(clone, "isolated_parallel") == without_slurm(clone, override, "isolated_parallel")
 
 
 @pytest.mark.slow
