@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dblocks.block_run import execute_block
-from dblocks.checkpoint import checkpoints, load_verified, save_verified
+from dblocks.checkpoint import checkpoints, load_recorded, load_verified, save_verified
 from dblocks.errors import UserError
 from dblocks.run import execute
 from dblocks.runlog import read_log
@@ -201,3 +201,23 @@ def test_of_two_final_weights_of_a_block_none_is_taken(tiny_spec, digits_folder,
     save_verified(tmp_path / "blocks" / "1", "weights", {"network": {}})
     with pytest.raises(UserError, match="blocks/1: holds weights-"):
         execute_block(tmp_path / "spec.json", 1, digits_folder)
+
+
+@pytest.mark.parametrize("state", [{}, {"network": {}}, {"network": {"weight": torch.ones(3), "bias": torch.ones(1)}}])
+def test_a_records_weights_that_are_of_no_such_network_are_one_line(state, tmp_path):
+    weights = save_verified(tmp_path, "weights", state)
+    with pytest.raises(UserError, match=r"record\.json: its weights cannot be read: .*weights of another") as error:
+        load_recorded(torch.nn.Linear(2, 1), tmp_path / "record.json", weights.name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_records_weights_that_are_not_there_or_damaged_are_one_line(tmp_path):
+    weights = save_verified(tmp_path, "weights", {"network": torch.nn.Linear(2, 1).state_dict()})
+    network = torch.nn.Linear(2, 1)
+    load_recorded(network, tmp_path / "record.json", weights.name)
+    assert network.weight.equal(load_verified(weights)["network"]["weight"])
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for name in (weights.name, "weights-0123456789abcdef.pt"):
+        with pytest.raises(UserError, match=r"record\.json: its weights cannot be read: ") as error:
+            load_recorded(network, tmp_path / "record.json", name)
+        assert "\n" not in str(error.value)
