@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from dblocks.data.registry import ImageDataset, TextDataset, dataset
+from dblocks.data.registry import dataset
+from dblocks.data_fits import check_data_fits, check_tiles
 from dblocks.errors import UserError
 from dblocks.identity import identity
 from dblocks.reading import first_error, read_yaml, yaml_files
-from dblocks.spec import AutoregressiveTextSpec, MaskedTextSpec, Part, RunSpec
-from dblocks.weights import LANGUAGE_MODELS, TOKENIZERS
+from dblocks.spec import AutoregressiveTextSpec, Part, RunSpec
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 NAMES = ("experiment", "variant", "scale", "seed")  # what a run is called; no layer of fields may set them
@@ -173,7 +173,8 @@ def resolve(
     try:
         spec = RunSpec.model_validate(fields)
         check_data_fits(spec)
-        check_tiles(spec, config_dir)
+        in_latents = spec.generation is not None and spec.generation.latents is not None
+        check_tiles(spec, latent_shape(spec, config_dir) if in_latents else None)
     except ValidationError as error:
         raise UserError(f"{place}: {first_error(error)}") from error
     except UserError as error:
@@ -208,51 +209,6 @@ def needed_specs(
     if steps := (overrides or {}).get("training", {}).get("max_steps"):
         over["training"] = {"max_steps": steps}
     return {role: resolve(run, spec.scale, 0, over, config_dir, readers) for role, run in spec.needed_runs().items()}
-
-
-def check_published(task: AutoregressiveTextSpec) -> None:
-    """Raises: UserError if a tokenizer or a language model is named that is not known."""
-    roles = task.needed_weights().items()
-    named = [("features" if role == "features" else "teachers", name, LANGUAGE_MODELS) for role, name in roles]
-    if not task.tokenizer.startswith("bpe"):
-        named.append(("tokenizer", task.tokenizer, TOKENIZERS))
-    for field, name, known in named:
-        if name not in known:
-            raise UserError(
-                f"task.{field}: no published '{name}'; there are {', '.join(known)}, or "
-                f"{'bpe<size>' if field == 'tokenizer' else 'an <experiment>/<variant> that trains one'}"
-            )
-
-
-def check_data_fits(spec: RunSpec) -> None:
-    """Raises: UserError if the data set is none or not what the task reads."""
-    info = dataset(spec.data.name)
-    if isinstance(spec.task, AutoregressiveTextSpec):
-        check_published(spec.task)
-    if isinstance(spec.task, MaskedTextSpec):
-        fits, wanted = isinstance(info, TextDataset) and info.kind == "characters", "characters"
-    elif isinstance(spec.task, AutoregressiveTextSpec):
-        fits, wanted = isinstance(info, TextDataset) and info.kind != "characters", "documents or sentences"
-    else:
-        fits, wanted = isinstance(info, ImageDataset), "images"
-    if not fits:
-        raise UserError(f"data.name: '{spec.data.name}' has no {wanted}, task {spec.task.name} needs some")
-
-
-def check_tiles(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> None:
-    """Raises: UserError if patches do not tile what the network reads, or it cannot be halved as often as it is."""
-    info = dataset(spec.data.name)
-    if not isinstance(info, ImageDataset):
-        return
-    kind, (_, height, width) = "images", info.image_shape
-    if spec.generation is not None and spec.generation.latents is not None:
-        kind, (_, height, width) = "latents", latent_shape(spec, config_dir)
-    field, tile = "patch_size", getattr(spec.network, "patch_size", 1)
-    if spec.network.name == "autoencoder":
-        field, tile = "layers", 2**spec.network.layers
-    if height % tile or width % tile:
-        power = f"2^{spec.network.layers} = " if field == "layers" else ""
-        raise UserError(f"network.{field}: {power}{tile} does not divide {kind} of {height}×{width}")
 
 
 def latent_shape(spec: RunSpec, config_dir: Path = CONFIG_DIR) -> tuple[int, int, int]:

@@ -91,7 +91,7 @@ class DiffusionBlocks:
         return guided(*pair.chunk(2), self.guidance)
 
     def at_sigma_max(self, inputs: Tensor, epsilon: Tensor) -> Tensor:
-        """The prediction of the noisiest block alone, where z carries no information; arguments as of `sample`."""
+        """Prediction [N, …] of the noisiest block alone, at σ_max, where z tells next to nothing; see `sample`."""
         return self.predict_at(NoiseLevel(self.noise.sigma_max), self.start(epsilon), inputs)
 
     def sample(self, inputs: Tensor, epsilon: Tensor) -> Tensor:

@@ -33,6 +33,42 @@ def inputs(count: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(count, *SHAPE, generator=draws), sigma, torch.arange(count) % 10
 
 
+def pass_through(monkeypatch, shape: tuple[int, int, int], patch: int) -> DiTDenoiser:
+    """A DiT whose tokens are patches as they are, plus their positions, and which has no layers in between."""
+    dimension = shape[0] * patch**2
+    method = DiffusionBlocksSpec(num_blocks=1, overlap=0.0, weighting="paper")
+    spec = DiTSpec(layers=1, width=dimension, heads=1, patch_size=patch)
+    network = DiTDenoiser(spec, method, partition_of(method, 1), shape, 10)
+    monkeypatch.setattr(network.embedders[0], "patches", torch.nn.Identity())
+    monkeypatch.setattr(network.heads[0], "forward", lambda x, condition: x)
+    network.layers[0] = Unchanged()
+    return network
+
+
+class Unchanged(torch.nn.Module):
+    """A layer that does nothing."""
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize(("patch", "shape"), [(1, (4, 2, 3)), (2, (1, 4, 6)), (2, (3, 8, 4)), (4, (2, 4, 12))], ids=str)
+def test_patches_come_apart_and_together_again_row_by_row(patch, shape, monkeypatch):
+    network, sigma, labels = pass_through(monkeypatch, shape, patch), torch.tensor([0.3, 2.0]), torch.tensor([0, 1])
+    z = torch.randn(2, *shape)
+    p = network.precondition
+    gain = (p.c_skip(sigma) + p.c_out(sigma) * p.c_in(sigma))[:, None, None, None]
+    network.positions.zero_()
+    assert torch.allclose(network.denoise(0, z, sigma, labels), gain * z, atol=1e-6)
+    # the k-th token is the k-th patch, row by row
+    rows, columns = (side // patch for side in shape[1:])
+    network.positions.copy_(torch.arange(rows * columns)[:, None].expand_as(network.positions))
+    places = torch.arange(rows * columns).view(rows, columns)
+    places = places.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    found = network.denoise(0, torch.zeros_like(z), sigma, labels) / p.c_out(sigma)[:, None, None, None]
+    assert torch.allclose(found, places.expand_as(found).float(), atol=1e-5)
+
+
 def test_positions_are_sines_of_column_and_row():
     positions = sincos_positions(3, 5, 8)
     assert positions.shape == (15, 8)
