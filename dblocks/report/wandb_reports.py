@@ -78,7 +78,7 @@ def overview_report(plans: Sequence[TablePlan], entity: str = "") -> wr.Report:
         project=PROJECT,
         entity=entity,
         title=title(OVERVIEW, plans[0].scale),
-        description="Claims of DiffusionBlocks (arXiv 2506.14202), judged by rules fixed beforehand",
+        description="Claims of DiffusionBlocks (arXiv 2506.14202), judged by one rule",
         width="fluid",
         blocks=[wr.MarkdownBlock("\n".join(lines)), wr.H2("Reports"), wr.MarkdownBlock("\n".join(tables))],
     )
