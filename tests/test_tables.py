@@ -7,6 +7,7 @@ import re
 import statistics
 from pathlib import Path
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +20,9 @@ from dblocks.errors import UserError
 from dblocks.filled_cells import table_cells
 from dblocks.measure.measurement import Measurement, read_measurement
 from dblocks.measure.request import make_request
-from dblocks.record import Record
+from dblocks.record import RECORD, Record, read_record
 from dblocks.report.build_tables import plans_from_records, rows_measurement
-from dblocks.report.readme import REFERENCE
+from dblocks.report.readme import REFERENCE, REPOSITORY
 from dblocks.report.table_files import escape_tex
 from dblocks.tables import Substitute, Table, load_tables
 from tests.workflow.helpers import build_of, call, files_below, make_record, one_line, record_of, save_records
@@ -54,6 +55,24 @@ def test_the_csv_is_long_and_has_a_line_for_every_row_and_metric(tmp_path):
     assert len(body) == len(TABLE.rows) * len(TABLE.columns)
     assert list(lines(folder)) == [(row.row, column.metric) for row in TABLE.rows for column in TABLE.columns]
     assert {(line["table"], line["scale"]) for line in lines(folder).values()} == {("table_1", "smoke")}
+
+
+def test_committed_csvs_pivot_in_pandas_and_say_what_their_records_say():
+    compared = 0
+    for path in REFERENCE.glob("*/tables/*.csv"):
+        table = pandas.read_csv(path)
+        wide = table.pivot(index="row", columns="metric", values="mean")  # refuses a row that has a metric twice
+        assert set(wide.index) == {row.row for row in load_tables()[path.stem].rows}
+        for line in table.dropna(subset=["mean", "split"]).itertuples():
+            records = [read_record(REPOSITORY / name) for name in line.record.split(";") if name.endswith(RECORD)]
+            found = [m for record in records for m in record.metrics if (m.name, m.split) == (line.metric, line.split)]
+            if found:
+                # KID is unbiased, so of its evaluations the mean is read and not the least
+                values = pandas.Series([m.mean if m.name.startswith("kid") else m.value for m in found])
+                assert len(values) == line.n
+                assert (line.mean, line.sd) == pytest.approx((values.mean(), values.std()), rel=1e-12, nan_ok=True)
+                compared += 1
+    assert compared > 200
 
 
 def test_values_are_those_of_the_records(tmp_path):
