@@ -155,17 +155,17 @@ class Cell:
         decimals = self.wanted.decimals
         if self.measurement is not None:
             spread = self.metrics[0].spread
-            return f"{self.mean:.{decimals}f}" + (
-                f" [{spread[0]:.{decimals}f}, {spread[1]:.{decimals}f}]" if spread else ""
+            return f"{self.mean:,.{decimals}f}" + (
+                f" [{spread[0]:,.{decimals}f}, {spread[1]:,.{decimals}f}]" if spread else ""
             )
-        spread = "" if self.sd is None else f" ± {self.sd:.{decimals}f}"
+        spread = "" if self.sd is None else f" ± {self.sd:,.{decimals}f}"
         lost = len(self.metrics) < len(self.records)  # a seed without the number must not go unnoticed
         more = [f"n = {len(self.metrics)}" + (f" of {len(self.records)}" if lost else "")]
         if self.references:
-            more.append(f"references {statistics.fmean(self.references):.{decimals}f}")
+            more.append(f"references {statistics.fmean(self.references):,.{decimals}f}")
         if self.idle:
             more.append(f"block{'s' * (len(self.idle) > 1)} {', '.join(map(str, self.idle))} never ran")
-        return f"{self.mean:.{decimals}f}{spread} ({'; '.join(more)})"
+        return f"{self.mean:,.{decimals}f}{spread} ({'; '.join(more)})"
 
 
 def percentage(budget: float | None) -> str:

@@ -106,7 +106,7 @@ def _heading(column: Column, label: str) -> str:
 
 
 def _number_text(value: float | None, cell: Cell) -> str:
-    return "–" if value is None else f"{value:.{cell.wanted.decimals}f}"
+    return "–" if value is None else f"{value:,.{cell.wanted.decimals}f}"
 
 
 def markdown(table: Table, cells: Sequence[Cell], verdicts: Sequence[Verdict], scale: str) -> str:
