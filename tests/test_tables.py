@@ -72,7 +72,31 @@ def test_committed_csvs_pivot_in_pandas_and_say_what_their_records_say():
                 assert len(values) == line.n
                 assert (line.mean, line.sd) == pytest.approx((values.mean(), values.std()), rel=1e-12, nan_ok=True)
                 compared += 1
-    assert compared > 200
+    assert compared > 300
+
+
+def test_where_rows_read_different_parts_of_a_split_the_caption_says_which(tmp_path):
+    def said(**samples: int) -> str:
+        both = {"accuracy": 90.0, "sigma_max_accuracy": 90.0}
+        records = [make_record(accuracy=90.0), make_record("vit/diffusion_blocks", **both)]
+        for record in records:
+            sized = [
+                m.model_copy(update={"samples": samples[f"{record.spec.variant}_{m.name}"]}) for m in record.metrics
+            ]
+            record.metrics[:] = sized
+        text = (build(tmp_path, records) / "table_1.md").read_text()
+        return re.search(r"Scale smoke; (.*?); seed 0", text)[1]
+
+    every = {"end_to_end_accuracy": 360, "diffusion_blocks_accuracy": 360, "diffusion_blocks_sigma_max_accuracy": 360}
+    assert said(**every) == "digits, test split, 360 samples"
+    one, other = "digits, test split, 360 samples ", "digits, test split, 9 samples "
+    columns = every | {"diffusion_blocks_sigma_max_accuracy": 9}
+    assert said(**columns) == f"{one}(Accuracy); {other}(Accuracy at σ_max)"
+    rows = columns | {"diffusion_blocks_accuracy": 9}
+    assert said(**rows) == f"{one}('ViT'); {other}('ViT + DiffusionBlocks')"
+    cells = every | {"diffusion_blocks_accuracy": 9}
+    block_wise = "of 'ViT + DiffusionBlocks'"
+    assert said(**cells) == f"{one}(Accuracy of 'ViT', Accuracy at σ_max {block_wise}); {other}(Accuracy {block_wise})"
 
 
 def test_values_are_those_of_the_records(tmp_path):

@@ -75,17 +75,26 @@ def _records(cells: Sequence[Cell], scale: str) -> str:
 
 
 def _samples(cells: Sequence[Cell]) -> list[str]:
-    """How much of which split was evaluated; where one split is read in several ways, which column in which."""
-    read: dict[tuple[str, str], dict[int, dict[str, None]]] = {}
+    """How much of which split was evaluated; where one split is read in several ways, what in which: columns, else
+    rows, else cells, whichever tells them apart."""
+    read: dict[tuple[str, str], dict[int, list[Cell]]] = {}
     for cell in cells:
         for metric in cell.metrics.values():
-            sizes = read.setdefault((metric.dataset, metric.split), {})
-            sizes.setdefault(metric.samples, {})[_bare(cell)] = None
+            read.setdefault((metric.dataset, metric.split), {}).setdefault(metric.samples, []).append(cell)
     return [
-        f"{dataset}, {split} split, {samples:,} samples" + (f" ({', '.join(labels)})" if len(sizes) > 1 else "")
+        f"{dataset}, {split} split, {samples:,} samples" + (f" ({', '.join(names)})" if len(sizes) > 1 else "")
         for (dataset, split), sizes in read.items()
-        for samples, labels in sizes.items()
+        for samples, names in _told_apart(sizes).items()
     ]
+
+
+def _told_apart(sizes: dict[int, list[Cell]]) -> dict[int, dict[str, None]]:
+    """Names of the cells of each size: the shortest that no two sizes share."""
+    for name in (_bare, lambda cell: f"'{cell.row}'", lambda cell: f"{_bare(cell)} of '{cell.row}'"):
+        named = {samples: dict.fromkeys(map(name, found)) for samples, found in sizes.items()}
+        if len(set().union(*named.values())) == sum(map(len, named.values())):
+            break
+    return named
 
 
 def _bare(cell: Cell) -> str:
