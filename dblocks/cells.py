@@ -87,9 +87,14 @@ class Cell:
         return all((m.name, m.dataset) == (self.wanted.metric, self.paper_dataset) for m in self.metrics.values())
 
     @property
-    def read_on(self) -> set[tuple[str | None, ...]]:
+    def read_on(self) -> set[tuple[object, ...]]:
         """What was measured, on what and by what: metric, data set, split, where features come from."""
         return {(m.name, m.dataset, m.split, m.extractor) for m in self.metrics.values()}
+
+    @property
+    def samples(self) -> list[int]:
+        """On how many samples each seed was read; empty for measurements, whose readings are none."""
+        return [m.samples for m in self.metrics.values()] if self.measurement is None else []
 
     @property
     def whole_budget(self) -> bool:

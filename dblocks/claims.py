@@ -19,6 +19,7 @@ from dblocks.tables import Table
 
 LEAST_SEEDS = 3
 NOT_JUDGED = "not judged"
+SAME_SAMPLES = 1.01  # a few texts without a token have no perplexity
 
 
 class Comparison(Part):
@@ -166,6 +167,10 @@ def not_to_be_judged(claim: Claim, by_row: Mapping[str, Cell]) -> str:
             return "measured by what cannot tell which is better"
         if len({read for cell in cells for read in cell.read_on}) > 1:
             return "its rows were measured in different ways"
+        counts = [count for cell in cells for count in cell.samples]
+        # FID falls with their number, and no seed tells what fewer test images leave to chance
+        if counts and max(counts) > SAME_SAMPLES * min(counts):
+            return f"its rows were read on {max(counts):,} and {min(counts):,} samples"
     return ""
 
 

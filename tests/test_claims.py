@@ -216,6 +216,16 @@ def test_rows_that_were_measured_in_different_ways_are_not_judged(part):
     )
 
 
+@pytest.mark.parametrize(
+    ("counts", "text"), [(1000, "not judged: its rows were read on 1,000 and 100 samples"), (101, "holds")]
+)
+def test_rows_that_were_read_on_other_numbers_of_samples_are_not_judged(counts, text):
+    left, right = cell("left", {0: 9.0, 1: 9.1, 2: 9.2}), cell("right", {0: 1.0, 1: 1.1, 2: 1.2})
+    left = replace(left, metrics={k: m.model_copy(update={"samples": 100}) for k, m in left.metrics.items()})
+    metrics = {k: m.model_copy(update={"samples": counts if k == 1 else 100}) for k, m in right.metrics.items()}
+    assert judge(claim([("left", "right")], at_least=0), [left, replace(right, metrics=metrics)], False).text() == text
+
+
 def test_unequal_budgets_stand_beside_the_difference():
     left, right = cell("left", {0: 9.0, 1: 9.1, 2: 9.2}), cell("right", {0: 1.0, 1: 1.1, 2: 1.2})
 
