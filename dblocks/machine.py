@@ -52,6 +52,9 @@ def set_up(compute: ComputeSpec) -> torch.device:
     # of 64 tokens, or 64 more than a multiple of 128, its backward pass can make NaN of rows whose logits are all below
     # -88 on an H100 or H200 (NVIDIA/cudnn-frontend pull request 628, pytorch/pytorch issue 196678)
     torch.backends.cuda.enable_cudnn_sdp(False)
+    if hasattr(torch.compiler, "config") and hasattr(torch.compiler.config, "cache_key_tag"):  # not in PyTorch 2.6
+        # which attention a graph has is decided as it is compiled, and kept graphs are found without regard to that
+        torch.compiler.config.cache_key_tag = "without cuDNN's attention"
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any, and each filling is a kernel
     return pick_device(compute)
 
