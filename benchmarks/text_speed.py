@@ -27,7 +27,7 @@ from dblocks.measure.made_up import made_up_data
 from dblocks.training import Trainer
 
 SCALES = {"tiny": "smoke", "paper": "paper"}
-BATCH = {"cpu": 4, "cuda": 64}  # sequences: the paper's batch does not fit one GPU's memory
+BATCH = {"cpu": 4, "cuda": 64}  # sequences; the paper's 256 are timed by benchmarks.architectures
 TEXTS = {"cpu": 4, "cuda": 250}  # written together
 WARM_UP = {"cpu": 1, "cuda": 5}  # rounds; a block's step is recorded as a graph when it has come four times
 

@@ -81,7 +81,7 @@ def compile_parts(spec: RunSpec, method: Any, task: Any, device: torch.device) -
     """Have a method's network compiled: layer by layer, so that all share one graph, and the loss; in training with
     `blocks` the whole way to the loss instead, a graph for each block."""
     if not spec.compute.checkpoint_activations:  # else they are, within what is run again
-        for layer in getattr(method.network, "layers", ()):
+        for layer in layers_of(method.network):
             layer.compile()
     # a vocabulary's logits are the largest tensor of a step: fused, no copy of them in float32 is made
     for has_loss in (task, method.network):

@@ -56,7 +56,6 @@ class DiffusionBlocks:
         sampling = self.spec.sampling
         steps = max(sampling.steps, self.partition.num_blocks) if sampling.at_least_num_blocks else sampling.steps
         self.grid: list[NoiseLevel] = sigma_grid(sampling.grid, self.noise, steps)
-        self.route: list[int] = [self.partition.owner(level) for level in self.grid]
 
     def noise_draws(self, block: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """σ [N] from the block's training interval and ε [N, *target_shape], on the generator's device."""

@@ -21,7 +21,7 @@ from dblocks.plan import Plan
 from dblocks.spec import RunSpec
 from dblocks.weights import is_here
 
-PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "pandas", "wandb")
+PACKAGES = ("torch", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm", "wandb")
 
 
 @dataclass(frozen=True)

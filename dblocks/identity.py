@@ -27,6 +27,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of it as canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
 def identity(spec: RunSpec) -> str:
     """SHA-256 (hex) over all that decides a run's numbers: spec sections, data fingerprint, code versions.
 
@@ -61,7 +66,7 @@ def identity(spec: RunSpec) -> str:
         del content["method"]["schedule"]
     content["fingerprint"] = data_fingerprint(spec.data)
     content["versions"] = code_versions(spec)
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return digest(content)
 
 
 def code_versions(spec: RunSpec) -> dict[str, int]:
@@ -118,7 +123,7 @@ def latents_fingerprint(spec: RunSpec) -> str:
         latents.autoencoder_identity,
         COMPONENTS["data.latents"],
     ]
-    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
+    return f"{data_fingerprint(spec.data)}-{digest(content)}"
 
 
 def tokens_fingerprint(spec: RunSpec) -> str:
@@ -126,7 +131,7 @@ def tokens_fingerprint(spec: RunSpec) -> str:
     content = [data_fingerprint(spec.data), spec.task.tokenizer, COMPONENTS["data.tokens"]]
     if is_spaced(spec.data.name):
         content.append(COMPONENTS["data.detokenize"])
-    return f"{data_fingerprint(spec.data)}-{hashlib.sha256(canonical_json(content).encode()).hexdigest()}"
+    return f"{data_fingerprint(spec.data)}-{digest(content)}"
 
 
 def training_fingerprint(spec: RunSpec) -> str:

@@ -8,7 +8,6 @@ lower precision cuts off their tails, which makes text look better than the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ def ancestral_sample(
     times = torch.tensor([level.sigma for level in levels], dtype=torch.float64)
     alpha = schedule.alpha(times).tolist()
     tokens = torch.full(shape, mask, device=draws.device)
-    for i, (level, _) in enumerate(pairwise(levels)):
+    for i, level in enumerate(levels[:-1]):
         t = torch.full((shape[0],), level.sigma, dtype=torch.float64, device=draws.device)
         logits = denoise(partition.owner(level), tokens, t)
         uncover = (alpha[i + 1] - alpha[i]) / (1 - alpha[i])

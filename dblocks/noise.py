@@ -78,6 +78,11 @@ class Preconditioning:
         """1 / √(σ² + σ_data²)."""
         return 1 / (sigma**2 + self.sigma_data**2) ** 0.5
 
+    def scalings(self, sigma: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """c_in, c_skip, c_out of σ, each with as many dimensions as `like`, after σ's own."""
+        shape = (*sigma.shape, *[1] * (like.ndim - sigma.ndim))
+        return tuple(scaling(sigma).view(shape) for scaling in (self.c_in, self.c_skip, self.c_out))
+
     def c_noise(self, sigma: torch.Tensor) -> torch.Tensor:
         """¼ ln σ."""
         return sigma.log() / 4

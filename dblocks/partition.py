@@ -115,6 +115,11 @@ def block_layers(spec: DiffusionBlocksSpec, num_layers: int) -> tuple[int, ...]:
     return tuple(spec.layers_per_block or (num_layers // spec.num_blocks,) * spec.num_blocks)
 
 
+def sets_of(embedders: str, num_blocks: int) -> tuple[int, int]:
+    """How many embedders and heads a network cut into blocks has, by DiffusionBlocksSpec.embedders."""
+    return (num_blocks if embedders == "own" else 1), (1 if embedders == "shared" else num_blocks)
+
+
 def partition_of(spec: DiffusionBlocksSpec, num_layers: int) -> Partition:
     """The partition a DiffusionBlocksSpec describes, for a network of `num_layers` layers."""
     return Partition(

@@ -32,7 +32,7 @@ class Plan:
         tables: the table configs, by name.
         runs: specs of every seed, by run folder name ("<experiment>-<variant>-<hash8>").
         run_of: run folder name by "<experiment>/<variant>", for the rows that are not skipped.
-        skipped: the data set whose absence skips a row, by "<experiment>/<variant>".
+        skipped: the data set or tokenizer whose absence skips a row, by "<experiment>/<variant>".
         config_dir: the configuration it was made of.
         needed: for each run, the run folder names of those whose weights it reads, by role.
         trained_as: the run whose weights a run has, for those that differ from it in how they predict alone.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dblocks.data.files import write_atomically
-from dblocks.errors import TrainingFailed, UserError
-from dblocks.reading import first_error
+from dblocks.errors import TrainingFailed
+from dblocks.reading import naming
 from dblocks.seal import check_place, sealed, unsealed
 from dblocks.spec import DataSpec, Part, RunSpec
 
@@ -120,13 +119,7 @@ def read_record(path: Path) -> Record:
 
     Raises: UserError naming the file and the field that is wrong or missing, or if it lies in another run's folder.
     """
-    try:
+    with naming(path):
         record = unsealed(path.read_text(encoding="utf-8"), Record)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such record") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: {'not JSON: ' if isinstance(error, json.JSONDecodeError) else ''}{error}") from error
     check_place(path, record.identity, record.spec.seed)
     return record

@@ -28,6 +28,8 @@ def unsealed(text: str, model: type[M]) -> M:
     """
     try:
         content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     rest = {name: value for name, value in content.items() if name != SEAL} if isinstance(content, dict) else content

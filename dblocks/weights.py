@@ -167,10 +167,10 @@ def _from_hub(folder: Path) -> Path:
 
 
 def _inception(folder: Path) -> Path:
-    """The one .pth file of the folder, or torch-fidelity's own download."""
+    """The folder's first .pth file, else torch-fidelity's release of it, downloaded."""
     if found := sorted(folder.glob("*.pth")):
         return found[0]
-    url = WEIGHTS["inception"].source.partition(" ")[0]
+    url = WEIGHTS["inception"].source
     file = RemoteFile(url.rpartition("/")[2], url, None, "sha256", None)  # metrics/fid.py checks the content
     folder.mkdir(parents=True, exist_ok=True)
     check_disk(folder, WEIGHTS["inception"].bytes)

@@ -57,8 +57,9 @@ def test_every_one_of_the_50_steps_has_the_block_that_owns_it(grid, counts):
     perfect = Perfect(spec, torch.zeros(10, *SHAPE))
     model = DiffusionBlocks(perfect, spec)
     model.sample(torch.zeros(2, dtype=torch.long), torch.zeros(2, *SHAPE))
-    assert [block for block, _ in perfect.asked] == model.route
-    assert model.route == sorted(model.route)  # noisiest block first, no way back
+    route = [block for block, _ in perfect.asked]
+    assert route == [model.partition.owner(level) for level in model.grid]
+    assert route == sorted(route)  # noisiest block first, no way back
     assert model.evaluations_per_block() == counts
 
 
@@ -85,7 +86,7 @@ def test_guidance_is_a_line_through_both_predictions(awaken):
     dit, z = awaken(network()), torch.randn(4, *SHAPE)
     model = DiffusionBlocks(dit, method(), 2.0)
     level, labels = model.grid[20], torch.arange(4)
-    sigma, block = torch.full((4,), level.sigma), model.route[20]
+    sigma, block = torch.full((4,), level.sigma), model.partition.owner(level)
     with torch.no_grad():
         conditional = dit.denoise(block, z, sigma, labels)
         nothing = dit.denoise(block, z, sigma, torch.full((4,), 10))

@@ -135,7 +135,7 @@ def test_half_a_file_is_refused(path):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    assert "no such record" in refusal(tmp_path / "record.json")
+    assert "no such file" in refusal(tmp_path / "record.json")
 
 
 def test_a_record_that_was_changed_but_is_still_whole_is_refused(path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from dblocks.errors import UserError
 
@@ -38,6 +40,13 @@ def write_atomically(path: Path, content: str | bytes | memoryview, synced: bool
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_atomically(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """As `write_atomically`, what `save` writes into the open file that it is given."""
+    buffer = io.BytesIO()
+    save(buffer)
+    write_atomically(path, buffer.getbuffer())
 
 
 def expanded(path: Path | str, field: str) -> Path:

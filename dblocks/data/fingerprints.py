@@ -32,16 +32,26 @@ def fingerprint(
         cache: JSON file that remembers checksums by path, size and time; by default in the user's cache directory.
     """
     info = dataset(name) if isinstance(name, str) else name
+    own = own_text(info, path)
+    if own is not None:
+        return f"{checked_title(own, title)}-{_content(own, cache or _default_cache())}"
+    if title is not None and title != info.name:
+        checked_title(Path(), title)  # records show it in the name's place
+    return info.fingerprint
+
+
+def own_text(info: Dataset, path: Path | None) -> Path | None:
+    """The user's own text that a general data set is made of; None for a named one.
+
+    Raises: UserError if a general one has no path, or a named one has.
+    """
     if info.fingerprint is not None:
         if path is not None:
             raise UserError(f"data.path: {info.name} is read from data_dir; only general data sets take a path")
-        if title is not None and title != info.name:
-            checked_title(Path(), title)  # records show it in the name's place
-        return info.fingerprint
+        return None
     if path is None:
         raise UserError(f"data.path: not set; {info.name} needs a text file or a folder of .txt files")
-    path = expanded(path, "data.path")
-    return f"{checked_title(path, title)}-{_content(path, cache or _default_cache())}"
+    return expanded(path, "data.path")
 
 
 def checked_title(path: Path, title: str | None) -> str:

@@ -6,15 +6,15 @@ encoding goes on where it was stopped.
 
 from __future__ import annotations
 
-import io
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dblocks.data.files import write_atomically
+from dblocks.data.files import save_atomically
 from dblocks.data.prepared import MANIFEST, PreparedData, write_manifest
 from dblocks.errors import UserError
 from dblocks.networks.autoencoder import Codec
@@ -49,9 +49,7 @@ def encode(data: PreparedData, codec: Codec, fingerprint: str, folder: Path, dev
     for start in range(0, len(images), SHARD):
         path = folder / f"train_latents_{start // SHARD:05d}.npy"
         if not path.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, encode_shard(codec, images[start : start + SHARD], device))
-            write_atomically(path, buffer.getvalue())
+            save_atomically(path, partial(np.save, arr=encode_shard(codec, images[start : start + SHARD], device)))
         shard = np.load(path, mmap_mode="r")
         if not np.isfinite(shard).all():
             raise UserError(

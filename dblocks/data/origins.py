@@ -193,7 +193,7 @@ WEIGHTS = {
         Weights(
             "inception",
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-            "weights-inception-2015-12-05-6726825d.pth (fetched by torch-fidelity)",
+            "weights-inception-2015-12-05-6726825d.pth",
             "Apache 2.0 (TensorFlow models)",
             91_000_000,
             "none",
@@ -225,9 +225,9 @@ WEIGHTS = {
         ),
         Weights(
             "llama2-tokenizer",
-            "hub: meta-llama/Llama-2-7b-hf, tokenizer.json (1.8 MB) and tokenizer.model (0.5 MB)",
+            "hub: meta-llama/Llama-2-7b-hf, tokenizer.json",
             _LLAMA,
-            2_340_000,
+            1_840_000,
             "manual",
             None,
         ),

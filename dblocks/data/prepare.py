@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from dblocks.data.files import check_disk, expanded, whole_folder
-from dblocks.data.fingerprints import checked_title, fingerprint
+from dblocks.data.fingerprints import checked_title, fingerprint, own_text
 from dblocks.data.prepared import MANIFEST, write_manifest
 from dblocks.data.registry import Dataset, ImageDataset, TextDataset, dataset
 from dblocks.data.sources import Source, find_source, require_source, text_files
-from dblocks.errors import UserError
 
 
 def hash_order(count: int, salt: str) -> np.ndarray:
@@ -96,13 +95,9 @@ def prepare(
 
 
 def _source(info: Dataset, data_dir: Path | None, path: Path | None, download: bool) -> Source:
-    if info.fingerprint is None:
-        if path is None:
-            raise UserError(f"data.path: not set; {info.name} needs a text file or a folder of .txt files")
-        text_files(path)  # there, or an error
-        return Source("text", expanded(path, "data.path"))
-    if path is not None:
-        raise UserError(f"data.path: {info.name} is read from data_dir; only general data sets take a path")
+    if (own := own_text(info, path)) is not None:
+        text_files(own)  # there, or an error
+        return Source("text", own)
     if download and data_dir is not None and find_source(info, data_dir) is None:
         from dblocks.data.download import download as fetch
 

@@ -94,13 +94,15 @@ class NpyWriter:
 
 
 class PreparedData:
-    """Read access to a prepared folder; every array is checked against the manifest when first opened.
+    """Read access to a prepared folder; an array is checked when first opened: against the manifest's checksum, one of
+    more than HASHED_BYTES against its size alone.
 
     Raises: UserError naming the file if the folder, an array or its checksum is not as it should be.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self._opened: dict[str, np.ndarray] = {}
         path = self.folder / MANIFEST
         if not path.exists():
             raise UserError(f"{path}: not there; run `snakemake data` (or `python -m dblocks prepare NAME`) first")
@@ -122,6 +124,11 @@ class PreparedData:
 
     def array(self, key: str) -> np.ndarray:
         """The array `key`, memory-mapped read-only."""
+        if key not in self._opened:
+            self._opened[key] = self._checked(key)
+        return self._opened[key]
+
+    def _checked(self, key: str) -> np.ndarray:
         path = self.folder / f"{key}.npy"
         entry = self.entries.get(key)
         if entry is None or not path.exists():

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from itertools import count, islice
 from pathlib import Path
 
 import torch
 
 from dblocks.build import build
 from dblocks.measure.made_up import made_up_data
-from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.spec import RunSpec
 from dblocks.training import Trainer
 
 ROUNDS = 2  # in the first, gradients of the step before and the optimiser's state are not there yet
-
-
-def steps_that_train(spec: RunSpec, block: int | None) -> Iterator[int]:
-    """Steps that train `block`; None: all steps."""
-    for step in count():
-        if block is None or block_of_step("rounds", spec.seed, step, spec.num_blocks) == block:
-            yield step
 
 
 def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | None = None) -> int | None:
@@ -44,7 +34,8 @@ def allocated(spec: RunSpec, device: torch.device, folder: Path, block: int | No
             task.batches.together = 1  # batches of later steps, made ahead, are none of a step's memory
         trainer = Trainer(spec, method, 10**6, folder, device)
         torch.cuda.reset_peak_memory_stats(device)
-        for step in islice(steps_that_train(spec, block), ROUNDS * (spec.num_blocks if block is None else 1)):
+        # blocks take turns (accounting_spec)
+        for step in range(block or 0, ROUNDS * spec.num_blocks, 1 if block is None else spec.num_blocks):
             trainer.train_step(step)
         return torch.cuda.max_memory_allocated(device) - before
     except torch.OutOfMemoryError:

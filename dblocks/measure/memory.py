@@ -26,7 +26,6 @@ from dblocks.measure.kernels import AsOnGPU
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.request import Request
 from dblocks.measure.saved import Saved, saved_by_step
-from dblocks.methods.diffusion_blocks import block_of_step
 from dblocks.networks.layers import layers_of
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
@@ -59,7 +58,7 @@ def accounting_spec(spec: RunSpec, samples: int) -> RunSpec:
     if "attention" in type(spec.network).model_fields:
         fields["network"] = {"attention": "masked"}  # one call, as FlexAttention's on a GPU
     if spec.num_blocks > 1:
-        fields["method"] = {"block_order": "rounds"}
+        fields["method"] = {"block_order": "turns"}
     return spec.changed(fields)
 
 
@@ -165,7 +164,7 @@ class Accountant:
         for step in range(self.alone.num_blocks):
             method = self.method(self.alone)
             if self.alone.num_blocks > 1:
-                keep_block(method.network, block_of_step("rounds", self.alone.seed, step, self.alone.num_blocks))
+                keep_block(method.network, step)
             for layer in layers_of(method.network) if plain_layers else ():
                 layer.modulation = None
             found.append(account_part(self.alone, method, step))

@@ -6,7 +6,6 @@ no data: inputs are made up.
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from pydantic import Field
 from dblocks.command_line import CommandLine
 from dblocks.config import CONFIG_DIR, has_run, load_scales, merge, read_yaml, resolve
 from dblocks.errors import UserError
-from dblocks.identity import canonical_json, identity
+from dblocks.identity import digest, identity
 from dblocks.spec import Part, RunSpec
 from dblocks.versions import COMPONENTS
 
@@ -82,7 +81,7 @@ class Request(Part):
         content: dict[str, Any] = {"runs": runs, "version": self.version, **self.settings.model_dump(mode="json")}
         for name in ("run", "baseline", "shapes"):  # names; what they stand for is in `runs`
             del content[name]
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return digest(content)
 
     @property
     def folder(self) -> str:

@@ -37,7 +37,7 @@ def make_trainer(spec: RunSpec, device: torch.device, folder: Path) -> Trainer:
     # networks that are measured side by side are compiled as each is by itself, for its own sizes
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    fields = {"method": {"block_order": "rounds"}} if spec.num_blocks > 1 else {}
+    fields = {"method": {"block_order": "turns"}} if spec.num_blocks > 1 else {}
     spec = spec.changed(fields)
     set_up(spec.compute)
     method, _ = build(spec, made_up_data(spec, folder), device)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from dblocks import seeds
 from dblocks.diffusion_blocks import DiffusionBlocks
-from dblocks.methods.method import Drawn, Method
+from dblocks.methods.method import Drawn, Method, Task
 from dblocks.processes import own_share
 from dblocks.spec import RunSpec
-from dblocks.tasks.classification import Classification, Predictor
+from dblocks.tasks.classification import Predictor
 
 
 def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
@@ -28,7 +28,7 @@ def block_of_step(order: str, seed: int, step: int, num_blocks: int) -> int:
 class DiffusionBlocksMethod(Method):
     """Trains a denoiser's blocks (Algorithm 1 of the paper)."""
 
-    def __init__(self, spec: RunSpec, denoiser: nn.Module, task: Classification):
+    def __init__(self, spec: RunSpec, denoiser: nn.Module, task: Task):
         self.spec, self.network, self.task = spec, denoiser, task
         guidance = spec.generation.guidance if spec.generation else 1.0
         self.model = DiffusionBlocks(denoiser, spec.method, guidance)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dblocks.methods.method import Drawn, Method
+from dblocks.methods.method import Drawn, Method, Task
 from dblocks.processes import own_share
-from dblocks.tasks.classification import Classification, Predictor
+from dblocks.tasks.classification import Predictor
 
 
 class EndToEnd(Method):
     """The task's loss of the network's output."""
 
-    def __init__(self, network: nn.Module, task: Classification):
+    def __init__(self, network: nn.Module, task: Task):
         self.network, self.task = network, task
 
     def draw(self, step: int) -> Drawn:

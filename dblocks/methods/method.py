@@ -9,9 +9,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from dblocks.tasks.classification import Batch
+
+
+class Task(Protocol):
+    """What a method asks of the task it trains for."""
+
+    device: torch.device
+
+    def batch(self, step: int) -> Batch:
+        """What `step` learns from."""
+
+    def loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """The scalar that training end to end minimises."""
 
 
 @dataclass

@@ -17,8 +17,6 @@ from dblocks.processes import own_share
 from dblocks.spec import RecurrentDepthSpec, RunSpec
 from dblocks.text_generation import TextPredictor, sample_nucleus, write_on
 
-LIKELIEST = 1e-12  # a nucleus of one token
-
 
 def curve_name(iterations: int) -> str:
     """What metrics at another number of iterations than the main one begin with."""
@@ -75,20 +73,21 @@ class RecurrentDepth(EndToEnd):
         return nll
 
     def _writer(self, iterations: int, greedy: bool) -> Callable[[Tensor, int, torch.Generator], Tensor]:
-        top_p = LIKELIEST if greedy else self.spec.task.top_p
-
         def go_on(prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
+            def choose(logits: Tensor) -> Tensor:
+                return logits.argmax(dim=-1) if greedy else sample_nucleus(logits, self.spec.task.top_p, generator)
+
             states = self.network.start((len(prompts), prompts.shape[1] + count), generator)
             if self.spec.task.cache:
                 reader = HuginnReader(self.network, states, iterations)
-                return write_on(lambda new: sample_nucleus(reader.read(new), top_p, generator), prompts, count)
+                return write_on(lambda new: choose(reader.read(new)), prompts, count)
             seen = prompts[:, :0]
 
             def step(new: Tensor) -> Tensor:
                 nonlocal seen
                 seen = torch.cat([seen, new], dim=1)
                 logits = self.network(seen, states[:, : seen.shape[1]], iterations)
-                return sample_nucleus(logits[:, -1], top_p, generator)
+                return choose(logits[:, -1])
 
             return write_on(step, prompts, count)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dblocks.metrics.diversity import LONGEST, REPEATED, distinct, repetition
 from dblocks.metrics.generative_perplexity import generative_perplexity
-from dblocks.metrics.mauve import SCALES, mauve, write_features
+from dblocks.metrics.mauve import mauve, write_features
 from dblocks.metrics.teachers import Teacher
 
 FEATURES = "mauve-features.npz"
@@ -68,7 +68,7 @@ def measure(
     teachers: Mapping[str, Callable[[], Teacher]],
     folder: Path,
     seed: int,
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float],
     prefix: str = "",
 ) -> list[TextValue]:
     """Every value there is of the generated texts.

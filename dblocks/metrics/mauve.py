@@ -6,16 +6,13 @@ The score falls with the scaling factor c: of two sets that share no cluster it 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dblocks.data.files import write_atomically
-
-SCALES = (2.0, 0.2, 5.0)  # the paper's v4, its v3, the library's default; the first is the primary one
+from dblocks.data.files import save_atomically
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Mauve:
     buckets: int
 
 
-def mauve(references: np.ndarray, continuations: np.ndarray, seed: int, scales: Sequence[float] = SCALES) -> Mauve:
+def mauve(references: np.ndarray, continuations: np.ndarray, seed: int, scales: Sequence[float]) -> Mauve:
     """MAUVE of features [N, D] against features [M, D], library defaults but for the scale and the seed.
 
     The library's clusters number min(N, M) / 10; k-means is seeded by `seed`, the same for all scales.
@@ -52,9 +49,8 @@ def mauve(references: np.ndarray, continuations: np.ndarray, seed: int, scales: 
 
 def write_features(path: Path, features: Mapping[str, np.ndarray]) -> None:
     """Keep features [N, D] by name as float32 in one .npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: array.astype(np.float32) for name, array in features.items()})
-    write_atomically(path, buffer.getvalue())
+    arrays = {name: array.astype(np.float32) for name, array in features.items()}
+    save_atomically(path, lambda file: np.savez(file, **arrays))
 
 
 def read_features(path: Path) -> dict[str, np.ndarray]:

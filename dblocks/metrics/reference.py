@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dblocks.data.files import write_atomically
+from dblocks.data.files import save_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.errors import UserError
 from dblocks.metrics.fid import Extractor, FeatureSet, feature_set
@@ -46,10 +45,8 @@ def reference_set(extractor: Extractor, data: PreparedData, split: str, limit: i
             return FeatureSet(int(kept["count"]), kept["mean"], kept["covariance"], torch.from_numpy(kept["kept"]))
     found = feature_set(extractor, batches(images, chosen), len(images) if chosen is None else len(chosen))
     if found.count >= WORTH_KEEPING:
-        buffer = io.BytesIO()
         arrays = {"count": np.array(found.count), "mean": found.mean, "covariance": found.covariance}
-        np.savez(buffer, **arrays, kept=found.kept.numpy())
-        write_atomically(path, buffer.getvalue())
+        save_atomically(path, lambda file: np.savez(file, **arrays, kept=found.kept.numpy()))
     return found
 
 

@@ -6,10 +6,10 @@ up to rounding. Images are kept as uint8 [n, C, H, W].
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dblocks import seeds
-from dblocks.data.files import write_atomically
+from dblocks.data.files import save_atomically
 
 # (labels [n] int64, ε [n, *shape]) → images [n, C, H, W] in about [-1, 1]
 Draw = Callable[[Tensor, Tensor], Tensor]
@@ -74,9 +74,8 @@ class Samples:
                 labels, epsilon = self.batch(start, device)
                 begin = time.monotonic()
                 images = quantize(draw(labels, epsilon))
-                buffer = io.BytesIO()
-                np.savez(buffer, images=images, labels=labels.cpu().numpy(), seconds=time.monotonic() - begin)
-                write_atomically(self.path(start), buffer.getvalue())
+                arrays = {"images": images, "labels": labels.cpu().numpy(), "seconds": time.monotonic() - begin}
+                save_atomically(self.path(start), partial(np.savez, **arrays))
                 on_batch()
             with np.load(self.path(start), allow_pickle=False) as kept:
                 seconds.append(float(kept["seconds"]))

@@ -87,7 +87,7 @@ def attend_halves(kind: str, length: int, device: torch.device) -> Attend:
     return partial({"masked": masked_halves, "split": split_halves}[kind], mask=halves_mask(length, device))
 
 
-class KeyValues:
+class KVCache:
     """Keys and values [N, H, T, d] of the tokens that one layer has read, up to `capacity` of them."""
 
     def __init__(self, capacity: int):

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dblocks.data.files import one_line
 from dblocks.errors import UserError
 from dblocks.spec import AutoencoderSpec
 
@@ -68,7 +69,7 @@ class PublishedAutoencoder(nn.Module):
         try:
             self.network = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: no AutoencoderKL in it ({' '.join(str(error).split())[:200]})") from error
+            raise UserError(f"{folder}: no AutoencoderKL in it ({one_line(error)})") from error
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         posterior = self.network.encode(images).latent_dist

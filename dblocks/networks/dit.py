@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
 from dblocks.noise import Preconditioning
-from dblocks.partition import Partition
+from dblocks.partition import Partition, sets_of
 from dblocks.spec import DiffusionBlocksSpec, DiTSpec
 
 
@@ -74,9 +74,8 @@ class DiTDenoiser(nn.Module):
         self.partition, self.patch_size, self.num_classes = partition, patch, num_classes
         self.precondition, self.target_shape = Preconditioning(sigma_data), image_shape
         dimension = channels * patch**2
-        copies = partition.num_blocks if method.embedders == "own" else 1
+        copies, heads = sets_of(method.embedders, partition.num_blocks)
         self.embedders = nn.ModuleList(DiTEmbedders(spec, method, dimension, num_classes) for _ in range(copies))
-        heads = 1 if method.embedders == "shared" else partition.num_blocks
         self.heads = nn.ModuleList(DiTHead(spec.width, dimension, method.adaln) for _ in range(heads))
         self.layers = nn.ModuleList(
             TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, adaln=method.adaln) for _ in range(spec.layers)
@@ -110,10 +109,7 @@ class DiTDenoiser(nn.Module):
         """D [N, C, H, W] = c_skip·z + c_out·F(c_in·z, c_noise) by block `block`, for σ [N] and labels [N]."""
         embedders = self.embedders[block % len(self.embedders)]
         condition = embedders.condition(self.precondition.c_noise(sigma), labels)
-        c_in, c_skip, c_out = (
-            f(sigma)[:, None, None, None]
-            for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
-        )
+        c_in, c_skip, c_out = self.precondition.scalings(sigma, z)
         patch = self.patch_size
         # [N, C, H, W] → [N, T, C·p²] and back; unfold would launch a kernel for each image
         x = embedders.patches(F.pixel_unshuffle(c_in * z, patch).flatten(2).transpose(1, 2)) + self.positions

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dblocks.networks.attention import Attend, KeyValues, causal
+from dblocks.networks.attention import Attend, KVCache, causal
 from dblocks.networks.transformer import Attention, GatedMlp, Modulation, RotaryPositions, modulate
 from dblocks.spec import HuginnSpec
 
@@ -152,11 +152,11 @@ def initialise(network: Huginn) -> None:
         nn.init.trunc_normal_(module.weight, std=deviation, a=-3 * deviation, b=3 * deviation)
 
 
-class Kept:
+class KVCaches:
     """Keys and values of a stack of layers."""
 
     def __init__(self, layers: Sequence[nn.Module], capacity: int):
-        self.caches = [KeyValues(capacity) for _ in layers]
+        self.caches = [KVCache(capacity) for _ in layers]
 
     @property
     def attends(self) -> list[Attend]:
@@ -173,8 +173,8 @@ class HuginnReader:
     def __init__(self, network: Huginn, states: Tensor, iterations: int):
         self.network, self.states, self.length = network, states, 0
         capacity = states.shape[1]
-        self.prelude, self.coda = Kept(network.prelude, capacity), Kept(network.coda, capacity)
-        self.core = [Kept(network.core, capacity) for _ in range(iterations)]
+        self.prelude, self.coda = KVCaches(network.prelude, capacity), KVCaches(network.coda, capacity)
+        self.core = [KVCaches(network.core, capacity) for _ in range(iterations)]
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits [N, K] after the last of some further tokens [N, m]."""

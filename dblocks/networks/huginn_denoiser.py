@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dblocks.networks.attention import Attend
 from dblocks.networks.embedding_target import EmbeddingTarget
-from dblocks.networks.huginn import Huginn, Kept, Rotation
+from dblocks.networks.huginn import Huginn, KVCaches, Rotation
 from dblocks.networks.transformer import NoiseEmbedding
 from dblocks.partition import Partition, preconditioning
 from dblocks.spec import DiffusionBlocksSpec, HuginnSpec
@@ -53,9 +53,7 @@ class HuginnDenoiser(EmbeddingTarget, Huginn):
     ) -> Tensor:
         """Logits [N, T, K] for z [N, T, D] at σ [N, T], or [N, 1] where it is the same along a sequence."""
         condition = self.noise(self.precondition.c_noise(sigma))
-        c_in, c_skip, c_out = (
-            f(sigma)[..., None] for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
-        )
+        c_in, c_skip, c_out = self.precondition.scalings(sigma, z)
         hidden = self.finish(self.iterate(c_in * z, e, rotation, condition, core), rotation, condition, coda)
         if self.method.head_preconditioning == "edm":
             # within the head's norm, as everywhere: at low σ this is z, of unit length, whose logits would stay so
@@ -84,8 +82,8 @@ class CachedContext:
 
     def __init__(self, network: HuginnDenoiser, capacity: int, steps: int):
         self.network, self.length, self.step = network, 0, 0
-        self.prelude = Kept(network.prelude, capacity)
-        self.kept = [(Kept(network.core, capacity), Kept(network.coda, capacity)) for _ in range(steps)]
+        self.prelude = KVCaches(network.prelude, capacity)
+        self.kept = [(KVCaches(network.core, capacity), KVCaches(network.coda, capacity)) for _ in range(steps)]
 
     def read(self, tokens: Tensor) -> CachedContext:
         """Read some further tokens [N, m]; what is denoised next are those after them."""

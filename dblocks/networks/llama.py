@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dblocks.networks.attention import KeyValues, attend_halves, causal
+from dblocks.networks.attention import KVCache, attend_halves, causal
 from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, RotaryPositions, TransformerLayer, modulate
-from dblocks.partition import Partition, preconditioning
+from dblocks.partition import Partition, preconditioning, sets_of
 from dblocks.spec import DiffusionBlocksSpec, LlamaSpec
 
 DEVIATION = 0.02  # of all weights at first, as in the published Llama's configuration
@@ -68,7 +68,7 @@ class LlamaReader:
 
     def __init__(self, network: Llama, capacity: int):
         self.network, self.length = network, 0
-        self.kept = [KeyValues(capacity) for _ in network.layers]
+        self.kept = [KVCache(capacity) for _ in network.layers]
 
     def read(self, tokens: Tensor) -> Tensor:
         """Logits [N, K] after the last of some further tokens [N, m]."""
@@ -120,10 +120,9 @@ class LlamaDenoiser(EmbeddingTarget, nn.Module):
         self.target_shape = (spec.width,)
         self.table = token_embedding(vocabulary, spec.width)
         self.table.weight.requires_grad_(method.target_table == "trained")
-        copies = partition.num_blocks if method.embedders == "own" else 1
+        copies, heads = sets_of(method.embedders, partition.num_blocks)
         self.embedders = nn.ModuleList(TokenEmbedders(spec, method, vocabulary) for _ in range(copies))
         self.embedders.requires_grad_(method.embedders != "frozen")
-        heads = 1 if method.embedders == "shared" else partition.num_blocks
         self.heads = nn.ModuleList(TokenHead(spec.width, vocabulary, method.adaln) for _ in range(heads))
         self.layers = llama_layers(spec, method.adaln)
         self.rotary = RotaryPositions(spec.width // spec.heads, spec.rotary_base)
@@ -170,7 +169,7 @@ class LlamaDenoiser(EmbeddingTarget, nn.Module):
     def head(self, block: int, z: Tensor, sigma: Tensor, hidden: Tensor, condition: Tensor) -> Tensor:
         """Logits [N, T, K] from a block's last hidden states of noisy tokens [N, T, D]."""
         if self.method.head_preconditioning == "edm":
-            c_skip, c_out = (f(sigma)[..., None] for f in (self.precondition.c_skip, self.precondition.c_out))
+            _, c_skip, c_out = self.precondition.scalings(sigma, z)
             hidden = c_skip * z + c_out * hidden
         return self.heads[block % len(self.heads)](hidden, condition)
 
@@ -200,7 +199,7 @@ class CachedPrefix(Prefix):
 
     def __init__(self, network: LlamaDenoiser, tokens: Tensor, capacity: int):
         super().__init__(network, tokens[:, :0])
-        self.kept = [KeyValues(capacity) for _ in network.layers]
+        self.kept = [KVCache(capacity) for _ in network.layers]
         self._read(tokens)
 
     def append(self, tokens: Tensor) -> None:

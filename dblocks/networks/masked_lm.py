@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, RotaryPositions, TransformerLayer, modulate
-from dblocks.partition import Partition
+from dblocks.partition import Partition, sets_of
 from dblocks.spec import MaskedLMSpec
 
 
@@ -57,11 +57,10 @@ class MaskedLM(nn.Module):
         adaln: str = "dit",
     ):
         super().__init__()
-        self.partition, self.num_characters = partition, num_characters
-        copies = partition.num_blocks if embedders == "own" else 1
+        self.partition = partition
+        copies, heads = sets_of(embedders, partition.num_blocks)
         self.embedders = nn.ModuleList(MaskedEmbedders(spec, num_characters) for _ in range(copies))
         self.embedders.requires_grad_(embedders != "frozen")
-        heads = 1 if embedders == "shared" else partition.num_blocks
         self.heads = nn.ModuleList(MaskedHead(spec.width, num_characters, adaln) for _ in range(heads))
         self.layers = nn.ModuleList(
             TransformerLayer(spec.width, spec.heads, spec.mlp_ratio, spec.dropout, adaln) for _ in range(spec.layers)

@@ -19,7 +19,7 @@ from dblocks.spec import DiffusionBlocksSpec, NoPropCNNSpec
 Shape = tuple[int, ...]
 
 
-def normalized(width: int, norm: str) -> nn.Module:
+def norm_layer(width: int, norm: str) -> nn.Module:
     """Batch norm (NoProp-DT), or nothing (NoProp-CT)."""
     return nn.BatchNorm1d(width) if norm == "batch" else nn.Identity()
 
@@ -42,9 +42,9 @@ class LabelBranch(nn.Module):
 
     def __init__(self, dimension: int, width: int, norm: str):
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(dimension, width), normalized(width, norm), nn.ReLU())
-        pair = [nn.Linear(width, width), normalized(width, norm), nn.ReLU()]
-        pair += [nn.Linear(width, width), normalized(width, norm)]
+        self.first = nn.Sequential(nn.Linear(dimension, width), norm_layer(width, norm), nn.ReLU())
+        pair = [nn.Linear(width, width), norm_layer(width, norm), nn.ReLU()]
+        pair += [nn.Linear(width, width), norm_layer(width, norm)]
         self.pair = nn.Sequential(*pair) if norm == "batch" else None
 
     def forward(self, z: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class NoPropCNN(nn.Module):
         self.time = TimeBranch(spec.time_features, spec.width) if timed else None
         layers, width = [], spec.width * (3 if timed else 2)
         for following in (spec.width, spec.width // 2):
-            layers += [nn.Linear(width, following), normalized(following, spec.norm), nn.ReLU()]
+            layers += [nn.Linear(width, following), norm_layer(following, spec.norm), nn.ReLU()]
             width = following
         self.fusion = nn.Sequential(*layers, nn.Linear(width, num_classes))
 

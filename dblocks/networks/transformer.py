@@ -1,4 +1,4 @@
-"""The one transformer layer that every network here is built of, and its noise conditioning.
+"""The transformer layer of ViT, DiT, Llama and masked language model, and its noise conditioning.
 
 Shapes: N samples, T tokens, D width.
 """

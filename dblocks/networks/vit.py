@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dblocks.networks.embedding_target import EmbeddingTarget
 from dblocks.networks.transformer import Modulation, NoiseEmbedding, TransformerLayer, modulate
-from dblocks.partition import Partition, preconditioning
+from dblocks.partition import Partition, preconditioning, sets_of
 from dblocks.spec import DiffusionBlocksSpec, ViTSpec
 
 
@@ -125,10 +125,9 @@ class ViTDenoiser(EmbeddingTarget, nn.Module):
         with torch.no_grad():
             self.table.weight.mul_(method.target_deviation)
         self.table.weight.requires_grad_(method.target_table == "trained")
-        copies = partition.num_blocks if method.embedders == "own" else 1
+        copies, heads = sets_of(method.embedders, partition.num_blocks)
         self.embedders = nn.ModuleList(ViTEmbedders(spec, method, image_shape) for _ in range(copies))
         self.embedders.requires_grad_(method.embedders != "frozen")
-        heads = 1 if method.embedders == "shared" else partition.num_blocks
         self.heads = nn.ModuleList(AdaLNHead(spec, method, num_classes) for _ in range(heads))
         further = {"mlp_dropout": spec.mlp_dropout, "condition_width": condition_width(spec, method)}
         self.layers = nn.ModuleList(
@@ -143,9 +142,7 @@ class ViTDenoiser(EmbeddingTarget, nn.Module):
         embedders = self.embedders[block % len(self.embedders)]
         c_noise = self.precondition.c_noise(sigma)
         condition = embedders.noise(c_noise)
-        c_in, c_skip, c_out = (
-            f(sigma)[:, None] for f in (self.precondition.c_in, self.precondition.c_skip, self.precondition.c_out)
-        )
+        c_in, c_skip, c_out = self.precondition.scalings(sigma, z)
         x = self.dropout(embedders.tokens(images, c_in * z))
         for i in self.partition.layers(block):
             x = self.layers[i](x, condition)

@@ -140,7 +140,7 @@ def rows_records(run: str, scale: str, records: Mapping[str, Found], config_dir:
 def rows_measurement(
     name: str, scale: str, measured: Sequence[tuple[str, Measurement]], config_dir: Path = CONFIG_DIR
 ) -> str | None:
-    """The path of a measurement by the rule of `tables_from_records`: today's settings, else its name if alone."""
+    """The path of a measurement by the rule of `plans_from_records`: today's settings, else its name if alone."""
     named = [(path, m) for path, m in measured if (m.request.name, m.request.scale) == (name, scale)]
     if scale in load_scales(config_dir):
         wanted = make_request(name, CommandLine(scale=scale), config_dir).identity

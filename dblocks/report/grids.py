@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dblocks.data.files import write_atomically
+from dblocks.data.files import save_atomically
 
 CELL = 32  # least pixels of a shown image
 MARGIN, LINE = 28, 14  # room for the class at the left, height of a line of text
@@ -34,6 +33,4 @@ def write_grid(path: Path, rows: Mapping[int, np.ndarray], title: Sequence[str])
             pixels = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
             tile = Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(tile, (MARGIN + column * (side + 2), y))
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    save_atomically(path, lambda file: canvas.save(file, "PNG"))

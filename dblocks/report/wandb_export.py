@@ -14,6 +14,7 @@ from typing import Any
 
 import wandb
 
+from dblocks.data.files import one_line
 from dblocks.errors import UserError
 from dblocks.identity import run_name
 from dblocks.record import Record
@@ -73,16 +74,15 @@ def _session(spec: RunSpec, wandb_id: str, folder: Path, mode: str, resume: str 
             settings=wandb.Settings(**SETTINGS),
         )
     except (wandb.errors.Error, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"W&B did not start ({reason}); log in with `wandb login` or set WANDB_API_KEY, "
+            f"W&B did not start ({one_line(error)}); log in with `wandb login` or set WANDB_API_KEY, "
             "or give `--config wandb=offline`"
         ) from error
     try:
         with session:
             yield session
     except wandb.errors.Error as error:
-        raise UserError(f"W&B did not take the run ({' '.join(str(error).split())})") from error
+        raise UserError(f"W&B did not take the run ({one_line(error)})") from error
 
 
 def export(record: Record, folder: Path, mode: str) -> None:

@@ -14,7 +14,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 
 from dblocks.claims import TablePlan
-from dblocks.data.files import write_atomically
+from dblocks.data.files import one_line, write_atomically
 from dblocks.errors import UserError
 from dblocks.report.build_tables import judged_cells
 from dblocks.report.table_files import markdown
@@ -123,8 +123,7 @@ def push_reports(plans: Sequence[TablePlan], folder: Path) -> list[Path]:
     except UserError:
         raise
     except Exception as error:  # W&B raises what its transport raises
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"W&B did not take the report ({reason}); log in with `wandb login`") from error
+        raise UserError(f"W&B did not take the report ({one_line(error)}); log in with `wandb login`") from error
     return paths
 
 

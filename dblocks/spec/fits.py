@@ -39,7 +39,7 @@ METHODS_OF_NETWORK = {
 }
 # what a block-wise run on NoProp's CNN does not read: its blocks are whole copies, and their output is the logits
 LAYER_FIELDS = ("layers_per_block", "schedule", "embedders", "adaln", "label_token", "head_preconditioning")
-# what a block-wise run on masks reads; the rest is about noise levels σ and a target in embedding space
+# what a block-wise run on masks may set; the rest is about noise levels σ and a target in embedding space
 MASKED_FIELDS = {
     "name",
     "num_blocks",

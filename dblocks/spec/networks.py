@@ -89,7 +89,7 @@ class LlamaSpec(Part):
     attention: Literal["auto", "masked", "flex", "split"] = Field(
         "auto",
         description="How blocks attend over [noisy | clean]: `masked`, SDPA with a boolean mask; `flex`, FlexAttention "
-        "with a block mask (CUDA); `split`, SDPA of each half; `auto`: the fastest measured on the device.",
+        "with a block mask (CUDA); `split`, SDPA of each half; `auto`: split on a CPU, flex on CUDA.",
     )
 
     _heads = model_validator(mode="after")(head_widths_are_even)

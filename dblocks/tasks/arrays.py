@@ -29,9 +29,12 @@ class EpochOrder:
         """Indices [batch_size] of `step`, a function of (seed, step)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._of[0] != epoch:
-            draws = seeds.generator("cpu", self.seed, "order", epoch)
-            self._of = (epoch, sent(torch.randperm(self.count, generator=draws), self.device))
+            self._of = (epoch, sent(self._order(seeds.generator("cpu", self.seed, "order", epoch)), self.device))
         return self._of[1][position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _order(self, draws: torch.Generator) -> Tensor:
+        """An epoch's indices [count]."""
+        return torch.randperm(self.count, generator=draws)
 
 
 class AugmentedImages:

@@ -5,7 +5,6 @@ Shapes: N windows, T tokens; tokens int64.
 
 from __future__ import annotations
 
-import io
 import json
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dblocks import seeds
-from dblocks.data.files import sha256_of, write_atomically
+from dblocks.data.files import save_atomically, sha256_of, write_atomically
 from dblocks.data.prepared import PreparedData
 from dblocks.data.tokens import TOKENIZER
 from dblocks.data.vocabulary import Vocabulary
@@ -25,8 +24,8 @@ from dblocks.metrics.continuations import Generated
 from dblocks.needs import Needs
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
-from dblocks.tasks.ahead import Ahead
 from dblocks.tasks.classification import Batch
+from dblocks.tasks.prefetch import Prefetcher
 from dblocks.tasks.windows import WindowOrder, spread_starts
 from dblocks.text_generation import TextPredictor
 
@@ -53,7 +52,7 @@ class AutoregressiveText:
         self.order = WindowOrder(
             spec.seed, len(self.tokens), self.length, spec.training.batch_size, torch.device("cpu")
         )
-        self.batches = Ahead(self._windows, device)
+        self.batches = Prefetcher(self._windows, device)
 
     def windows(self, step: int) -> Tensor:
         """The windows [N, T] of `step`."""
@@ -69,7 +68,7 @@ class AutoregressiveText:
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     def _windows(self, step: int) -> tuple[Tensor]:
-        return (self._cut(self.tokens, self.order.starts(step).numpy(), self.length),)
+        return (self._cut(self.tokens, self.order.indices(step).numpy(), self.length),)
 
     def _cut(self, tokens: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
         windows = np.stack([tokens[start : start + length] for start in starts]).astype(np.int64)
@@ -147,9 +146,8 @@ class AutoregressiveText:
         (weights,) = self.needs.folder.glob("weights-*.pt")
         path = self.needs.folder / f"{prefix}continuations-{weights.stem.rpartition('-')[2]}.npy"
         if not path.exists():
-            buffer = io.BytesIO()
-            np.save(buffer, self.continuations(predictor).to(torch.int32).cpu().numpy())
-            write_atomically(path, buffer.getvalue())
+            tokens = self.continuations(predictor).to(torch.int32).cpu().numpy()
+            save_atomically(path, lambda file: np.save(file, tokens))
             self.needs.on_progress()
         prompts, references = (part.tolist() for part in self.prompts())
         split = self.vocabulary.split

@@ -26,7 +26,8 @@ EVALUATION_BATCH = 1000
 
 @dataclass
 class Batch:
-    """Inputs: training images, float [N, C, H, W], normalised. Targets: labels [N]."""
+    """What a step learns from, N samples each: what goes into the network, and what is to come out. Of classification
+    normalised images [N, C, H, W] and labels [N]; of image generation labels and images; of text tokens [N, T] both."""
 
     inputs: Tensor
     targets: Tensor
@@ -34,9 +35,9 @@ class Batch:
 
 @dataclass
 class Predictor:
-    """A way to classify: (images, generator) → scores [N, K]; `logits` says whether they are log-probabilities
-    up to a constant, so that a cross-entropy can be read off them. `sample` is the same with noise that is given:
-    (inputs, ε) → prediction, where there is any."""
+    """A way to predict: (inputs, generator) → prediction, of classification scores [N, K]; `logits` says whether they
+    are log-probabilities up to a constant, so that a cross-entropy can be read off them. `sample` is the same with
+    noise that is given: (inputs, ε) → prediction, where there is any."""
 
     scores: Callable[[Tensor, torch.Generator], Tensor]
     logits: bool = True

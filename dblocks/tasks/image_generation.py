@@ -24,9 +24,9 @@ from dblocks.needs import Needs
 from dblocks.networks.autoencoder import Codec
 from dblocks.record import Metric
 from dblocks.spec import RunSpec
-from dblocks.tasks.ahead import Ahead
 from dblocks.tasks.arrays import AugmentedImages, EpochOrder, split_indices, to_device
 from dblocks.tasks.classification import Batch, Predictor
+from dblocks.tasks.prefetch import Prefetcher
 
 if TYPE_CHECKING:
     from dblocks.metrics.fid import Extractor
@@ -50,7 +50,7 @@ class ImageGeneration:
             self.batches = AugmentedImages(spec, self.images, to_unit)
         else:
             order = EpochOrder(spec.seed, len(self.labels), spec.training.batch_size, torch.device("cpu"))
-            self.batches = Ahead(partial(self._moments, order), device)
+            self.batches = Prefetcher(partial(self._moments, order), device)
         self.shape: tuple[int, int, int] = self.info.image_shape if self.latents is None else self.latents.shape
         # cut with the evaluation split, to try the whole chain; two images are the fewest that have a covariance
         limit = spec.data.max_evaluation_samples

@@ -47,7 +47,7 @@ class MaskedText:
 
     def batch(self, step: int) -> Tensor:
         """The windows [N, L] of `step`."""
-        places = self.order.starts(step)[:, None] + torch.arange(self.length, device=self.device)
+        places = self.order.indices(step)[:, None] + torch.arange(self.length, device=self.device)
         return self.codes[places].long()
 
     def evaluation_windows(self) -> Tensor:

@@ -12,6 +12,7 @@ from dblocks.metrics.teachers import Teacher
 
 PROMPTS = ["the cat", "a dog", "the mat", "the floor"]
 REFERENCES = [" sat on the mat", " ran after the cat", " was on the floor", " and the dog slept"]
+SCALES = (2.0, 0.2, 5.0)
 CONTINUATIONS = [[" sat on a dog", " the the the the the"], *[[" ran on the mat", " slept"]] * 3]
 
 
@@ -23,7 +24,7 @@ def generated() -> Generated:
 @pytest.fixture(scope="module")
 def values(generated, teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    found = measure(generated, lambda: teacher, {"gpt2-large": lambda: teacher}, folder, 0)
+    found = measure(generated, lambda: teacher, {"gpt2-large": lambda: teacher}, folder, 0, SCALES)
     return {value.name: value for value in found}, folder
 
 
@@ -59,7 +60,7 @@ def test_mauve_has_the_prompt_and_the_continuation_alone_stands_beside(values, t
     assert kept["references_with_prompt"] == pytest.approx(whole, rel=1e-4, abs=1e-5)
     assert kept["references"] == pytest.approx(teacher.features(REFERENCES), rel=1e-4, abs=1e-5)
     for name, ending in (("mauve", "_with_prompt"), ("mauve_continuation", "")):
-        scores = mauve(kept[f"references{ending}"], kept[f"continuations{ending}"], 0).scores
+        scores = mauve(kept[f"references{ending}"], kept[f"continuations{ending}"], 0, SCALES).scores
         assert [found[f"{name}{which}"].value for which in ("", "_scale_0.2", "_scale_5")] == list(scores.values())
     assert (found["mauve"].samples, found["mauve"].reference) == (8, 4)
     assert found["mauve_buckets"].value == 2
@@ -68,20 +69,20 @@ def test_mauve_has_the_prompt_and_the_continuation_alone_stands_beside(values, t
 def test_features_of_another_model_give_mauve_another_name(generated, teacher, tmp_path):
     from dataclasses import replace
 
-    found = measure(generated, lambda: replace(teacher, key="teacher"), {}, tmp_path, 0)
+    found = measure(generated, lambda: replace(teacher, key="teacher"), {}, tmp_path, 0, SCALES)
     names = {value.name for value in found if value.name.startswith("mauve")}
     assert "mauve_teacher" in names and "mauve_scale_0.2_teacher" in names and "mauve" not in names
 
 
 def test_a_prefix_is_before_every_name_and_leaves_out_the_references(generated, teacher, values, tmp_path):
-    found = measure(generated, lambda: teacher, {"t": lambda: teacher}, tmp_path, 0, prefix="iterations_8_")
+    found = measure(generated, lambda: teacher, {"t": lambda: teacher}, tmp_path, 0, SCALES, prefix="iterations_8_")
     plain = {f"iterations_8_{name}": v.value for name, v in values[0].items() if not name.startswith("reference_")}
     assert {value.name: value.value for value in found} == plain
     assert [path.name for path in tmp_path.iterdir()] == [f"iterations_8_{FEATURES}"]
 
 
 def test_without_a_model_there_is_diversity_and_nothing_else(generated, tmp_path):
-    found = measure(generated, None, {}, tmp_path, 0)
+    found = measure(generated, None, {}, tmp_path, 0, SCALES)
     assert {value.name.split("_")[0] for value in found} == {"distinct", "repetition", "reference"}
     assert not (tmp_path / FEATURES).exists()
 
@@ -95,7 +96,7 @@ def test_diversity_is_of_what_was_written_without_prompts_or_of_the_references(t
     """By hand. A prompt's continuations are pooled for distinct_n and each alone for distinct_n_single."""
     continuations = [[" x y x", " x z"], [" w w w w w", " u"]]
     texts = Generated(["a b", "w"], continuations, [" r r r r r r", " s t"])
-    found = {value.name: value for value in measure(texts, None, {}, tmp_path, 0)}
+    found = {value.name: value for value in measure(texts, None, {}, tmp_path, 0, SCALES)}
     expected = {
         "distinct_1": (3 / 5 + 2 / 6) / 2,
         "distinct_2": (3 / 5 + 1 / 6) / 2,
@@ -135,7 +136,7 @@ def test_mauves_clusters_are_drawn_by_the_seed_that_is_given_however_large(tmp_p
 
 def test_where_nothing_was_written_there_is_no_perplexity_and_no_sample_counts(teacher, tmp_path):
     nothing = Generated(["the cat"], [[""]], [" sat on the mat"])
-    found = {value.name: value for value in measure(nothing, None, {"t": lambda: teacher}, tmp_path, 0)}
+    found = {value.name: value for value in measure(nothing, None, {"t": lambda: teacher}, tmp_path, 0, SCALES)}
     assert math.isnan(found["ppl_gpt2_large"].value) and not found["ppl_gpt2_large"].finite
     assert found["ppl_gpt2_large"].samples == 1  # of none there is no record
     assert found["reference_ppl_gpt2_large"].finite and found["reference_ppl_gpt2_large"].samples == 1

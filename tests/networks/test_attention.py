@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dblocks.errors import UserError
-from dblocks.networks.attention import KeyValues, attend_halves, causal, flex_mask, halves_mask
+from dblocks.networks.attention import KVCache, attend_halves, causal, flex_mask, halves_mask
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def test_causal_attention():
 @pytest.mark.parametrize("pieces", [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2)])
 def test_kept_keys_and_values_change_nothing(pieces):
     q, k, v = heads(6)
-    kept, found = KeyValues(capacity=8), []
+    kept, found = KVCache(capacity=8), []
     for part in zip(*(x.split(pieces, dim=2) for x in (q, k, v)), strict=True):
         found.append(kept.extend(*part))
     assert torch.allclose(torch.cat(found, dim=2), causal(q, k, v), atol=1e-5)
@@ -87,7 +87,7 @@ def test_kept_keys_and_values_change_nothing(pieces):
 
 def test_a_noisy_token_sees_what_is_kept_and_itself_and_leaves_no_trace():
     q, k, v = heads(5)
-    kept = KeyValues(capacity=8)
+    kept = KVCache(capacity=8)
     kept.extend(*(x[:, :, :4] for x in (q, k, v)))
     last = tuple(x[:, :, 4:] for x in (q, k, v))
     expected = causal(q, k, v)[:, :, 4:]

@@ -108,4 +108,4 @@ def test_a_finished_run_is_uploaded_once_however_it_was_made(tmp_path, tiny_spec
 
 
 def test_a_record_that_is_not_there_is_one_line(tmp_path):
-    assert "no such record" in one_line(dblocks(tmp_path, "wandb_sync", "record.json", "--to", "mark"))
+    assert "no such file" in one_line(dblocks(tmp_path, "wandb_sync", "record.json", "--to", "mark"))

@@ -71,7 +71,7 @@ def test_an_epoch_is_a_cut_into_disjoint_windows(made):
     windows = torch.cat([task.windows(step) for step in range(task.order.steps_per_epoch)])
     assert windows.shape[1] == 12
     text = torch.from_numpy(np.array(task.tokens).astype(np.int64))
-    starts = torch.cat([task.order.starts(step) for step in range(task.order.steps_per_epoch)])
+    starts = torch.cat([task.order.indices(step) for step in range(task.order.steps_per_epoch)])
     assert len(starts.unique()) == len(starts)
     for start, window in list(zip(starts.tolist(), windows, strict=True))[:50]:
         assert torch.equal(window, text[start : start + 12])

@@ -30,7 +30,7 @@ def test_an_epoch_cuts_the_text_into_disjoint_windows_from_an_offset_of_its_own(
     offsets = set()
     for epoch in range(3):
         starts = torch.cat(
-            [whole.order.starts(epoch * whole.order.steps_per_epoch + i) for i in range(whole.order.steps_per_epoch)]
+            [whole.order.indices(epoch * whole.order.steps_per_epoch + i) for i in range(whole.order.steps_per_epoch)]
         )
         inner = starts[starts < len(whole.codes) - 16]
         assert len(inner.unique()) == len(inner)

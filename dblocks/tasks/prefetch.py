@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Ahead:
+class Prefetcher:
     """Tensors of each step, on a device. For CUDA a thread makes those of the next step, in memory that can be copied
     from without a halt; the steps asked for are expected to go on as they went last.
 
@@ -32,9 +32,9 @@ class Ahead:
         self._last, self._coming = step, {following: self._pool.submit(self._pinned, following)}
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in ready.result())
 
-    def anew(self) -> Ahead:
+    def anew(self) -> Prefetcher:
         """The same tensors, with none made yet."""
-        return Ahead(self.make, self.device)
+        return Prefetcher(self.make, self.device)
 
     def _pinned(self, step: int) -> tuple[Tensor, ...]:
         return tuple(tensor.pin_memory() for tensor in self.make(step))
