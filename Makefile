@@ -38,8 +38,8 @@ lint: setup
 	$(BIN)/snakemake --lint
 
 format: setup
-	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
 schemas: setup  ## workflow/schemas from the typed configuration

@@ -12,6 +12,7 @@ from dblocks import seeds
 from dblocks.blocks import keep_block
 from dblocks.budget import baseline_steps, steps_per_epoch
 from dblocks.data.prepared import PreparedData
+from dblocks.errors import UserError
 from dblocks.machine import compiles_blocks, wants_compile
 from dblocks.masking import mask_partition
 from dblocks.methods.backprop import Backprop
@@ -102,7 +103,11 @@ def checkpoint_layers(network: torch.nn.Module, compiled: bool = False) -> None:
     Args:
         compiled: compile what is run again; around it PyTorch compiles nothing.
     """
-    for layer in layers_of(network):
+    if not (layers := layers_of(network)):
+        raise UserError(
+            "compute.checkpoint_activations: the network has no `layers` that could run again; leave it out"
+        )
+    for layer in layers:
         forward = torch.compile(layer.forward) if compiled else layer.forward
         layer.forward = partial(checkpoint, forward, use_reentrant=False)
 
@@ -185,6 +190,8 @@ def build_classification(
             method = ContrastiveForwardForward(spec, network, task, baseline_steps(spec))
         case "forward_forward":
             method = ForwardForward(spec, LayerwiseViT(spec.network, shape, classes, extra_tokens=1), task)
+        case _:
+            raise ValueError(f"method {spec.method.name} of network vit is built nowhere")
     return method, task
 
 

@@ -45,6 +45,7 @@ class Cell:
         references: the same of the references of generated text, one a seed, where the column shows it.
         published: other publications' values by source, under the same rule as the paper's.
         marks: what the row is, by the table's marks.
+        run: "<experiment>/<variant>" it is read from; None: a measurement.
         departures: what of its runs or its measurement is not as configured, at scale `paper` as in the paper.
     """
 
@@ -64,6 +65,7 @@ class Cell:
     references: tuple[float, ...] = ()
     published: Mapping[str, float | None] = field(default_factory=dict)
     marks: Mapping[str, bool] = field(default_factory=dict)
+    run: str | None = None
     departures: tuple[str, ...] = ()
 
     @property

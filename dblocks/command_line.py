@@ -19,7 +19,7 @@ class CommandLine(Part):
 
     scale: str = Field("smoke", description="smoke, short or paper.")
     seeds: int | None = Field(
-        None, ge=1, le=MOST_SEEDS, description="Seeds 0 … n − 1 of every run; default: the scale's."
+        None, ge=1, le=MOST_SEEDS, description="How many: seeds 0 … n − 1 of every run; default: the scale's."
     )
     data_dir: str = Field("data", description="Where data sets lie, one folder each.")
     results_dir: str = Field("results", description="Where everything that is made goes.")

@@ -163,6 +163,8 @@ def resolve(
         section.variants.get(variant, {}),
         overrides or {},
     ):
+        if found := [name for name in NAMES if name in layer]:
+            raise UserError(f"{config_dir / 'runs' / experiment_name}.yaml: {found[0]}: is no field that a run sets")
         fields = merge(fields, layer)
     if fields.get("task") != "image_generation":
         fields.pop("generation", None)  # the command line gives it to every run

@@ -68,6 +68,7 @@ def recorded_cell(
     on_paper_data = data == common["paper_dataset"] and not substituted
     return Cell(
         **common,
+        run=run,
         paper=row.paper.get(metric_key) if on_paper_data else None,
         metrics=metrics,
         budget=min((record.budget for record in records), default=None),

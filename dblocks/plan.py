@@ -128,7 +128,7 @@ class Plan:
     def measuring_gpus(self, folder: str) -> int:
         """GPUs a measurement's job asks for."""
         request = self.request(folder)
-        return request.spec.resources.gpu if request.on_device and request.spec.compute.device == "cuda" else 0
+        return request.spec.gpus_of_a_process if request.on_device and request.spec.compute.device == "cuda" else 0
 
     def manifest_of(self, run: str) -> Path:
         """The manifest of the arrays a run trains on: its prepared data, or their latents."""

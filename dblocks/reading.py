@@ -29,9 +29,12 @@ SCALARS = (
 
 def first_error(error: ValidationError) -> str:
     """One line for a pydantic error: field, problem, value."""
-    detail = error.errors()[0]
+    # a name that is not known first: where one is misspelled, the right one is missing too
+    detail = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "no such field"
     value = detail.get("input")
     hidden = isinstance(value, dict | list) or detail["type"] in ("missing", "json_invalid")
     written = "" if hidden else repr(value)
@@ -106,7 +109,8 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         return yaml.load(text, PlainData)
     except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {one_line(error)}") from error
+        place = 'in "<byte string>", '
+        raise ValueError(f"not YAML: {one_line(error).replace(place, '')}") from error
     except RecursionError as error:
         raise ValueError("not YAML: nested too deeply") from error
 

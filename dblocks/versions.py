@@ -4,6 +4,8 @@ A changed version is a new run folder, so nothing trained by old code is mistake
 test (tests/test_golden.py) fails when numbers change without it.
 """
 
+from dblocks.errors import UserError
+
 COMPONENTS = {
     "training": 1,
     "data.prepare": 1,
@@ -52,5 +54,5 @@ def versions_of(task: str, network: str, method: str) -> dict[str, int]:
     }
     wanted = parts + further.get(task, ())
     if missing := [part for part in wanted if part not in COMPONENTS]:
-        raise ValueError(f"dblocks/versions.py: COMPONENTS has no '{missing[0]}'; add it, as 1")
+        raise UserError(f"dblocks/versions.py: COMPONENTS has no '{missing[0]}'; add it, as 1")
     return {part: COMPONENTS[part] for part in wanted}

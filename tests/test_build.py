@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from dblocks.budget import total_steps
-from dblocks.build import build
+from dblocks.build import build, checkpoint_layers
 from dblocks.config import resolve
+from dblocks.errors import UserError
 from dblocks.machine import autocast
+from dblocks.networks.layers import layers_of
 from dblocks.training import Trainer
 
 RUNS = ("vit/end_to_end", "vit/diffusion_blocks")
@@ -65,3 +67,33 @@ def test_compiled_layers_agree_with_eager_ones(run, digits, tmp_path):
     compiled = losses(run, digits, tmp_path, compile="on")
     assert compiled == pytest.approx(losses(run, digits, tmp_path), rel=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+class Own(torch.nn.Module):
+    """A network that somebody else has written, of PyTorch's own layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0) for _ in range(2))
+        self.layers.append(torch.nn.Identity())  # what a cut leaves of the layers of other blocks
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_layers_of_any_kind_can_run_again():
+    network, x = Own(), torch.randn(3, 5, 8, requires_grad=True)
+    (before,) = torch.autograd.grad(network(x).square().sum(), x)
+    assert layers_of(network) == list(network.layers)[:2]
+    checkpoint_layers(network)
+    runs = []
+    network.layers[0].linear1.register_forward_hook(lambda *_: runs.append(1))
+    (after,) = torch.autograd.grad(network(x).square().sum(), x)
+    assert torch.equal(before, after) and len(runs) == 2
+
+
+def test_a_network_without_a_list_of_layers_cannot():
+    with pytest.raises(UserError, match="checkpoint_activations"):
+        checkpoint_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))

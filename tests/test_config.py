@@ -137,6 +137,27 @@ def test_the_later_layer_wins(tmp_path, count):
     assert spec.training.weight_decay == count
 
 
+@pytest.mark.parametrize("name", ["seed", "scale", "variant"])
+def test_what_a_run_is_called_is_no_field_of_a_variant(tmp_path, name):
+    config = tiny_config(tmp_path / "config", {})
+    path = config / "runs" / "toy.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["variants"]["one"][name] = 7
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=f"toy.yaml: {name}: is no field"):
+        resolve("toy/one", "smoke", config_dir=config)
+    resolve("toy/other", "smoke", config_dir=config)
+
+
+def test_a_job_that_wants_cuda_asks_for_a_gpu():
+    asked = [
+        resolve("vit/end_to_end", "smoke", 0, {"compute": {"device": d}}).gpu_count for d in ("cpu", "auto", "cuda")
+    ]
+    assert asked == [0, 0, 1]
+    over = {"compute": {"device": "cuda", "gpus": 2}, "resources": {"gpu": 3}}
+    assert resolve("vit/end_to_end", "paper", 0, over).gpu_count == 6
+
+
 def test_what_one_variant_sets_is_no_matter_of_another(tmp_path):
     config = tiny_config(tmp_path / "config", {"base": 1.0, "variant": 2.0, "section variant": 3.0})
     assert resolve("toy/other", "smoke", config_dir=config).training.weight_decay == 1.0

@@ -31,6 +31,12 @@ def follow(kind: str, name: str, text: str, folder: Path) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # the copy, not this repository, is what Python finds
     own = environment(PATH=path, PYTHONPATH=str(folder), DBLOCKS_WANDB="off")
+    if (
+        kind == "diff"
+        and subprocess.run([*command[:-1], "--reverse", "--check", "-"], cwd=folder, input=text.encode()).returncode
+        == 0
+    ):
+        return ""  # somebody has followed it already
     process = subprocess.run(command, cwd=folder, env=own, input=text, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, (process.stdout + process.stderr)[-2000:]
     return process.stdout

@@ -1,9 +1,11 @@
 """Numbers of short runs, written down: they may change only together with a version in dblocks/versions.py.
 
-`python -m tests.test_golden` writes them anew after a version was raised.
+`python -m tests.test_golden RUN …` writes those of some runs anew, after a version was raised; without a name, those of
+runs that have none yet.
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -103,9 +105,9 @@ def workshop(tmp_path_factory) -> Workshop:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_numbers_change_only_with_a_version(run, workshop):
-    golden = json.loads((GOLDEN / f"{run.replace('/', '-')}.json").read_text())
+    golden = json.loads(file_of(run).read_text())
     found = workshop.short_run(run)
-    assert found["versions"] == golden["versions"], "a version was raised: run `python -m tests.test_golden`"
+    assert found["versions"] == golden["versions"], f"a version was raised: run `python -m tests.test_golden {run}`"
     tolerance = OF_NOPROP if run.startswith("noprop/") else TOLERANCE
     for step, (new, old) in enumerate(zip(found["losses"], golden["losses"], strict=True)):
         assert new == pytest.approx(old, rel=tolerance), f"step {step} changed: raise the version it depends on"
@@ -116,13 +118,18 @@ def test_numbers_change_only_with_a_version(run, workshop):
             assert found["metrics"][name] == pytest.approx(old, **near), f"{name}: raise the version it depends on"
 
 
+def file_of(run: str) -> Path:
+    """Where the numbers of a run are written down."""
+    return GOLDEN / f"{run.replace('/', '-')}.json"
+
+
 def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         workshop = Workshop(Path(name))
-        for run in RUNS:
+        for run in sys.argv[1:] or [run for run in RUNS if not file_of(run).exists()]:
             text = json.dumps(workshop.short_run(run), indent=1)
-            (GOLDEN / f"{run.replace('/', '-')}.json").write_text(text + "\n")
+            file_of(run).write_text(text + "\n")
 
 
 if __name__ == "__main__":

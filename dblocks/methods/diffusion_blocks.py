@@ -39,7 +39,7 @@ class DiffusionBlocksMethod(Method):
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         sigma, epsilon = self.model.noise_draws(block, len(batch.targets), draws)
         inputs, targets, sigma, epsilon = own_share(batch.inputs, batch.targets, sigma, epsilon)
-        return Drawn((inputs, targets, sigma, epsilon), block, sigma, part=block)
+        return Drawn((inputs, targets, sigma, epsilon), block, sigma)
 
     def loss(self, drawn: Drawn) -> Tensor:
         return self.model.training_loss(drawn.block, *drawn.tensors)

@@ -31,7 +31,7 @@ class MaskedDiffusion(Method):
         t = stratified_times(len(tokens), self.partition.training_interval(block), draws)
         noisy = mask_at(tokens, t, self.partition.schedule, MASK, draws)
         tokens, noisy, t = own_share(tokens, noisy, t)
-        return Drawn((tokens, noisy, t), block if blocks else None, t, part=block)
+        return Drawn((tokens, noisy, t), block if blocks else None, t)
 
     def loss(self, drawn: Drawn) -> Tensor:
         """The active block's part of the bound, in nats per character: over its training interval, so the parts

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from dblocks.tasks.classification import Batch
 
+BY_BLOCK = "by block"  # the default of Drawn.part
+
 
 class Task(Protocol):
     """What a method asks of the task it trains for."""
@@ -38,14 +40,19 @@ class Drawn:
         block: the block it trains, from 0; None without blocks.
         sigma: noise levels [N], for whoever wants to know them; None without noise.
         depth: iterations of a recurrent network, where a step draws them.
-        part: steps of one part do the same operations and update the same weights; None: this step is like no other.
+        part: steps of one part do the same operations and update the same weights: by default those of one block, or
+            all without blocks; None: this step is like no other.
     """
 
     tensors: tuple[Tensor, ...]
     block: int | None = None
     sigma: Tensor | None = None
-    part: Hashable = 0
+    part: Hashable = BY_BLOCK
     depth: int | None = None
+
+    def __post_init__(self):
+        if self.part == BY_BLOCK:
+            self.part = 0 if self.block is None else self.block
 
     def parts(self, count: int) -> Iterator[Drawn]:
         """The same in `count` equal parts of the samples, in order."""

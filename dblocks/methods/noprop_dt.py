@@ -38,7 +38,7 @@ class NoPropDT(Method):
         draws = seeds.generator(self.task.device, self.spec.seed, "noise", step)
         shape = (len(batch.targets), *self.network.embedding.shape)
         epsilon, last_epsilon = (torch.randn(shape, generator=draws, device=self.task.device) for _ in range(2))
-        return Drawn((batch.inputs, batch.targets, epsilon, last_epsilon), block, part=block)
+        return Drawn((batch.inputs, batch.targets, epsilon, last_epsilon), block)
 
     def loss(self, drawn: Drawn) -> Tensor:
         images, labels, epsilon, last_epsilon = drawn.tensors

@@ -25,7 +25,7 @@ class TokenDenoising(DiffusionBlocksMethod):
         block = block_of_step(method.block_order, self.spec.seed, step, method.num_blocks)
         tokens, sigma, epsilon = own_share(tokens, *self.token_noise(block, step, tokens.shape))
         sigma = sigma.flatten()
-        return Drawn((tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1)), block, sigma, part=block)
+        return Drawn((tokens, tokens.flatten(), sigma, epsilon.flatten(0, 1)), block, sigma)
 
     def predictors(self) -> dict[str, TextPredictor]:
         return {"": TextPredictor(self._go_on, self._nll, "sigma_max_ce")}

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from dblocks.networks.huginn import SandwichLayer
-from dblocks.networks.transformer import TransformerLayer
 
-Layer = TransformerLayer | SandwichLayer
-
-
-def layers_of(network: nn.Module) -> list[Layer]:
-    """A network's layers, each once; none of a network that is not made of them."""
-    return [module for module in network.modules() if isinstance(module, Layer)]
+def layers_of(network: nn.Module) -> list[nn.Module]:
+    """What a network has in its list `layers`, without what a cut to one block left out; none of one without a list."""
+    return [layer for layer in getattr(network, "layers", ()) if not isinstance(layer, nn.Identity)]

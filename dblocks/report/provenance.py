@@ -11,8 +11,32 @@ def provenance(cells: Sequence[Cell], scale: str) -> str:
     """What the numbers of a table are, in sentences: scale, data, split, seeds, why the paper's are absent, what was
     measured on which machine, and what is not as configured."""
     recorded = [cell for cell in cells if cell.measurement is None]
-    text = " ".join(filter(None, (_records(recorded, scale), _measurements(cells), _departures(cells))))
+    sentences = (_records(recorded, scale), _same_runs(recorded), _lacking(recorded))
+    text = " ".join(filter(None, (*sentences, _measurements(cells), _departures(cells))))
     return text or f"Scale {scale}; nothing measured yet."
+
+
+def _same_runs(cells: Sequence[Cell]) -> str:
+    """Which rows are one run under several names, for their settings are the same at this scale."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for cell in cells:
+        if cell.records and cell.run:
+            rows.setdefault(cell.records, {})[f"'{cell.row}'"] = cell.run
+    same = [" and ".join(named) for named in rows.values() if len(set(named.values())) > 1]
+    return " ".join(f"One and the same run, for their settings are at this scale: {names}." for names in same)
+
+
+def _lacking(cells: Sequence[Cell]) -> str:
+    """Columns that no record has a number for, though there are records and nothing that was skipped."""
+    columns: dict[str, list[Cell]] = {}
+    for cell in cells:
+        columns.setdefault(cell.column.label.rstrip(" ↑↓"), []).append(cell)
+    lacking = [
+        label
+        for label, own in columns.items()
+        if any(cell.budget for cell in own) and not any(cell.metrics or cell.missing for cell in own)
+    ]
+    return f"No record has: {'; '.join(lacking)}." if lacking else ""
 
 
 def _departures(cells: Sequence[Cell]) -> str:

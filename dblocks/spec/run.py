@@ -18,7 +18,7 @@ from dblocks.spec.fits import (
     WHOLE_FIELDS,
     WITHOUT_LAYERS,
 )
-from dblocks.spec.methods import DiffusionBlocksSpec, Method, NoPropDTSpec
+from dblocks.spec.methods import DiffusionBlocksSpec, Method
 from dblocks.spec.networks import HuginnSpec, Network, NoPropCNNSpec, ViTSpec
 from dblocks.spec.tasks import AutoregressiveTextSpec, ClassificationSpec, GenerationSpec, MaskedTextSpec, Task
 
@@ -181,7 +181,12 @@ class RunSpec(Part):
     @property
     def gpu_count(self) -> int:
         """GPUs that its job asks for."""
-        return self.resources.gpu * self.compute.gpus
+        return self.gpus_of_a_process * self.compute.gpus
+
+    @property
+    def gpus_of_a_process(self) -> int:
+        """GPUs that one process asks for: where it wants CUDA at least one."""
+        return max(self.resources.gpu, int(self.compute.device == "cuda"))
 
     @property
     def samples_at_once(self) -> int:
@@ -201,8 +206,9 @@ class RunSpec(Part):
 
     @property
     def num_blocks(self) -> int:
-        """B: how many times the baseline's steps this run takes; 1 for methods without blocks."""
-        return self.method.num_blocks if isinstance(self.method, DiffusionBlocksSpec | NoPropDTSpec) else 1
+        """B, the method's `num_blocks`, 1 for methods without: as many times the baseline's steps are taken, for a step
+        trains one block."""
+        return getattr(self.method, "num_blocks", 1)
 
 
 # Sections of a spec that decide its numbers; names, seed, logging and resources do not belong.

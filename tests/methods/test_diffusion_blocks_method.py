@@ -13,6 +13,7 @@ from scipy import stats
 
 from dblocks import seeds
 from dblocks.methods.diffusion_blocks import block_of_step
+from dblocks.methods.method import Drawn
 from dblocks.training import Trainer
 
 SIZES = {"network": {"layers": 6}, "training": {"weight_decay": 0.1}}
@@ -179,3 +180,14 @@ def test_block_order_depends_on_the_seed_alone(order):
         return [block_of_step(order, seed, step, 3) for step in range(60)]
 
     assert blocks(0) == blocks(0) != blocks(1)
+
+
+def test_steps_of_one_block_are_of_one_part_unless_it_is_said_otherwise():
+    x = (torch.zeros(2),)
+    assert [Drawn(x).part, Drawn(x, block=2).part, Drawn(x, block=0).part] == [0, 2, 0]
+    assert (Drawn(x, part=None).part, Drawn(x, block=1, part=None).part, Drawn(x, part="probe").part) == (
+        None,
+        None,
+        "probe",
+    )
+    assert [part.part for part in Drawn((torch.zeros(4),), block=2).parts(2)] == [2, 2]

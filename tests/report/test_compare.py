@@ -36,9 +36,29 @@ def test_what_is_in_one_alone_is_said(tmp_path):
     assert compare(tmp_path / "a", tmp_path / "b").splitlines()[-1] == (
         f"only in {tmp_path / 'b'}: vit/diffusion_blocks (smoke)"
     )
-    save_records(tmp_path / "c", [other])
+    save_records(tmp_path / "c", [other, make_record("vit/forward_forward")])
     with pytest.raises(UserError, match="no run in common"):
         compare(tmp_path / "a", tmp_path / "c")
+
+
+def test_two_single_runs_are_compared_whatever_their_names(tmp_path):
+    save_records(tmp_path / "a", [make_record(accuracy=90.0)])
+    save_records(tmp_path / "b", [make_record("vit/diffusion_blocks", accuracy=91.0)])
+    lines = columns(compare(tmp_path / "a", tmp_path / "b"))
+    assert lines[1][:5] == [
+        "vit/end_to_end (smoke) | vit/diffusion_blocks (smoke)",
+        "accuracy",
+        "90 (n = 1)",
+        "91 (n = 1)",
+        "+1",
+    ]
+    assert "method" in lines[1][5] and len(lines) == 2
+
+
+def test_a_file_in_a_folders_place_is_one_line(tmp_path):
+    save_records(tmp_path / "a", [make_record()])
+    (path,) = (tmp_path / "a").rglob("record.json")
+    assert "give a folder" in one_line(dblocks(tmp_path, "compare", path, path))
 
 
 def test_an_empty_folder_is_one_line(tmp_path):

@@ -42,7 +42,7 @@ rule encode:
     benchmark:
         f"{PLAN.command_line.results_dir}/benchmarks/latents/{{latents}}.tsv"
     resources:
-        gpu=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.gpu,
+        gpu=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].gpus_of_a_process,
         mem_mb=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.mem_mb,
         runtime=lambda wildcards: PLAN.runs[PLAN.encoded()[wildcards.latents]][0].resources.runtime_minutes,
     params:
