@@ -7,8 +7,8 @@
 # lays them out, at scale paper; with a SHARE below 1 rows train for that share of their budget. STEPs are run alone if
 # given (their names are below, most wanted first); LIMIT=SECONDS ends each that takes longer; TEXT=FILE is a text for
 # Table 3, named in its records as the file is; TOGETHER=1 trains all rows of a table at once, ROWS="vit/end_to_end …"
-# these alone; TESTS=EXPRESSION picks tests, as pytest's -k. A step that LIMIT ends leaves its log; a benchmark's JSON
-# and a row's record are written at the end. Needs Python with this project's dependencies, Snakemake aside.
+# these alone, with one STEP; TESTS=EXPRESSION picks tests, as pytest's -k. A step that LIMIT ends leaves its log and the
+# records of rows that ended; what a benchmark of speed measures is written at its end. Needs Python with this project's dependencies, Snakemake aside.
 set -u
 data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 [[ $share =~ ^(1|0?\.[0-9]+)$ ]] || { echo "SHARE is above 0 and at most 1, as 0.04, not '$share'"; exit 2; }
@@ -16,10 +16,11 @@ for name in ${*:4}; do
     grep -q "step $name " "$0" || { echo "no step '$name'; there are: $(grep -oP '^ *(\w+=\S+ )?step \K\w+' "$0" | xargs)"; exit 2; }
 done
 python=${PYTHON:-$(command -v python || command -v python3)}
-"$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null || { echo "no CUDA GPU for $python"; exit 2; }
-mkdir -p "$out"
-data_dir=$(realpath "$data_dir") out=$(realpath "$out") text=${TEXT:+$(realpath "$TEXT")}
+[[ -z ${ROWS:-} || $wanted =~ ^\ (table_[0-9]+|choices)\ $ ]] || { echo "ROWS wants one STEP, that of its table"; exit 2; }
+data_dir=$(realpath "$data_dir") out=$(realpath -m "$out") text=${TEXT:+$(realpath "$TEXT")}
 cd "$(dirname "$0")/.."
+"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "no CUDA GPU for $python"; exit 2; }
+mkdir -p "$out"
 # cuBLAS reads its setting once a process, and the tests want it
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 CUBLAS_WORKSPACE_CONFIG=:4096:8
 step() {

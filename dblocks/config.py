@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from dblocks.data.registry import dataset
 from dblocks.data_fits import check_data_fits, check_tiles
@@ -26,11 +26,20 @@ PUBLISHED_LATENTS = (4, 8)  # channels and factor of downsampling of Stable Diff
 MOST_SEEDS = 1000  # the plan writes a file for each run and seed
 
 
+def _without_names(fields: dict[str, Any]) -> dict[str, Any]:
+    if found := [name for name in NAMES if name in fields]:
+        raise ValueError(f"'{found[0]}' is no field that a run sets")
+    return fields
+
+
+Fields = Annotated[dict[str, Any], AfterValidator(_without_names)]
+
+
 class Section(Part):
     """Overrides of one scale: for all variants, then for single ones."""
 
-    base: dict[str, Any] = Field({}, description="Fields of RunSpec for every variant.")
-    variants: dict[str, dict[str, Any]] = Field({}, description="Fields of RunSpec per variant.")
+    base: Fields = Field({}, description="Fields of RunSpec for every variant.")
+    variants: dict[str, Fields] = Field({}, description="Fields of RunSpec per variant.")
 
 
 class Experiment(Part):
@@ -41,8 +50,8 @@ class Experiment(Part):
     extends: str | None = Field(
         None, description="<experiment>/<variant> of another file, whose fields this one's are laid on, scale by scale."
     )
-    base: dict[str, Any] = Field(description="Fields of RunSpec at the paper's scale.")
-    variants: dict[str, dict[str, Any]] = Field(description="Fields of RunSpec that differ, by variant.")
+    base: Fields = Field(description="Fields of RunSpec at the paper's scale.")
+    variants: dict[str, Fields] = Field(description="Fields of RunSpec that differ, by variant.")
     scales: dict[str, Section] = Field({}, description="What the scales other than `paper` change.")
 
 
@@ -51,7 +60,7 @@ class Scale(Part):
 
     description: str
     seeds: int = Field(ge=1, le=MOST_SEEDS, description="Seeds of a run unless the command line says otherwise.")
-    overrides: dict[str, Any] = Field({}, description="Fields of RunSpec for every run at this scale.")
+    overrides: Fields = Field({}, description="Fields of RunSpec for every run at this scale.")
 
 
 class Scales(Part):
@@ -163,8 +172,6 @@ def resolve(
         section.variants.get(variant, {}),
         overrides or {},
     ):
-        if found := [name for name in NAMES if name in layer]:
-            raise UserError(f"{config_dir / 'runs' / experiment_name}.yaml: {found[0]}: is no field that a run sets")
         fields = merge(fields, layer)
     if fields.get("task") != "image_generation":
         fields.pop("generation", None)  # the command line gives it to every run

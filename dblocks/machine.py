@@ -32,6 +32,7 @@ def pick_device(compute: ComputeSpec) -> torch.device:
 
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+WITHOUT_CUDNN = " without cuDNN's attention"
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS gives the same bits again; the second is smaller and slower
 
 
@@ -52,9 +53,10 @@ def set_up(compute: ComputeSpec) -> torch.device:
     # of 64 tokens, or 64 more than a multiple of 128, its backward pass can make NaN of rows whose logits are all below
     # -88 on an H100 or H200 (NVIDIA/cudnn-frontend pull request 628, pytorch/pytorch issue 196678)
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if hasattr(torch.compiler, "config") and hasattr(torch.compiler.config, "cache_key_tag"):  # not in PyTorch 2.6
-        # which attention a graph has is decided as it is compiled, and kept graphs are found without regard to that
-        torch.compiler.config.cache_key_tag = "without cuDNN's attention"
+    # which attention a graph has is decided as it is compiled, and kept graphs are found without regard to that
+    tag = getattr(getattr(torch.compiler, "config", None), "cache_key_tag", None)
+    if tag is not None and WITHOUT_CUDNN not in tag:  # None: PyTorch 2.6
+        torch.compiler.config.cache_key_tag = tag + WITHOUT_CUDNN
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any, and each filling is a kernel
     return pick_device(compute)
 

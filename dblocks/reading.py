@@ -109,8 +109,10 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         return yaml.load(text, PlainData)
     except yaml.YAMLError as error:
-        place = 'in "<byte string>", '
-        raise ValueError(f"not YAML: {one_line(error).replace(place, '')}") from error
+        reason = re.sub(
+            'in "<(byte|unicode) string>", ', "", one_line(error)
+        )  # the text has no name but that of its file
+        raise ValueError(f"not YAML: {reason}") from error
     except RecursionError as error:
         raise ValueError("not YAML: nested too deeply") from error
 

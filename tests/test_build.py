@@ -9,8 +9,9 @@ from dblocks.budget import total_steps
 from dblocks.build import build, checkpoint_layers
 from dblocks.config import resolve
 from dblocks.errors import UserError
-from dblocks.machine import autocast
+from dblocks.machine import WITHOUT_CUDNN, autocast, set_up
 from dblocks.networks.layers import layers_of
+from dblocks.spec.budget import ComputeSpec
 from dblocks.training import Trainer
 
 RUNS = ("vit/end_to_end", "vit/diffusion_blocks")
@@ -97,3 +98,10 @@ def test_layers_of_any_kind_can_run_again():
 def test_a_network_without_a_list_of_layers_cannot():
     with pytest.raises(UserError, match="checkpoint_activations"):
         checkpoint_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def test_graphs_compiled_with_cudnns_attention_are_not_found_again(monkeypatch):
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "somebody's")
+    for _ in range(2):
+        set_up(ComputeSpec(device="cpu"))
+    assert torch.compiler.config.cache_key_tag == "somebody's" + WITHOUT_CUDNN

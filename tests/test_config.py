@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -137,16 +138,24 @@ def test_the_later_layer_wins(tmp_path, count):
     assert spec.training.weight_decay == count
 
 
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("runs/toy.yaml", ("base",)),
+        ("runs/toy.yaml", ("variants", "one")),
+        ("runs/toy.yaml", ("scales", "smoke", "base")),
+        ("runs/toy.yaml", ("scales", "smoke", "variants", "one")),
+        ("scales.yaml", ("scales", "smoke", "overrides")),
+    ],
+)
 @pytest.mark.parametrize("name", ["seed", "scale", "variant"])
-def test_what_a_run_is_called_is_no_field_of_a_variant(tmp_path, name):
-    config = tiny_config(tmp_path / "config", {})
-    path = config / "runs" / "toy.yaml"
+def test_what_a_run_is_called_is_no_field_of_any_layer(tmp_path, file, place, name):
+    path = tiny_config(tmp_path / "config", {}) / file
     content = yaml.safe_load(path.read_text())
-    content["variants"]["one"][name] = 7
+    reduce(lambda tree, key: tree[key], place, content)[name] = 7
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=f"toy.yaml: {name}: is no field"):
-        resolve("toy/one", "smoke", config_dir=config)
-    resolve("toy/other", "smoke", config_dir=config)
+    with pytest.raises(UserError, match=f"{file}: {'.'.join(place)}: '{name}' is no field"):
+        resolve("toy/one", "smoke", config_dir=tmp_path / "config")
 
 
 def test_a_job_that_wants_cuda_asks_for_a_gpu():

@@ -201,10 +201,10 @@ def test_the_least_of_several_and_what_was_measured_once_are_told_apart():
 
 def test_rows_that_are_one_run_at_a_scale_are_named():
     (plan,) = (p for p in plans_from_records(REFERENCE) if (p.table.table, p.scale) == ("table_1", "smoke"))
-    assert "One and the same run" not in provenance(cells_of(plan), "smoke")
+    assert "one and the same run" not in provenance(cells_of(plan), "smoke")
     records = {**plan.records, "vit/forward_forward": plan.records["vit/end_to_end"]}
     text = provenance(cells_of(plan.model_copy(update={"records": records})), "smoke")
-    assert "for their settings are at this scale: 'ViT' and 'ViT + plain Forward-Forward (extra row)'." in text
+    assert "'ViT' and 'ViT + plain Forward-Forward (extra row)' are one and the same run" in text
 
 
 def test_a_metric_that_no_record_has_is_named():
@@ -214,3 +214,6 @@ def test_a_metric_that_no_record_has_is_named():
     table = plan.table.model_copy(update={"columns": columns})
     text = provenance(cells_of(plan.model_copy(update={"table": table})), "smoke")
     assert "No record has: Typo." in text
+    optional = [*plan.table.columns, columns[-1].model_copy(update={"optional": True})]
+    table = plan.table.model_copy(update={"columns": optional})
+    assert "No record has" not in provenance(cells_of(plan.model_copy(update={"table": table})), "smoke")

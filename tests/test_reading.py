@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from dblocks.command_line import CommandLine
-from dblocks.config import CONFIG_DIR, resolve
+from dblocks.config import CONFIG_DIR, Experiment, resolve
 from dblocks.errors import UserError
-from dblocks.reading import parse_yaml
+from dblocks.reading import parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,19 @@ def test_the_shipped_files_read_the_same_in_any_yaml(path):
 def test_what_does_not_fit_its_tag_is_not_yaml(value):
     with pytest.raises(ValueError, match=r"not YAML: .*line 1"):
         parse_yaml(f"a: {value}")
+
+
+@pytest.mark.parametrize("text", ["{a: [1", b"{a: [1"])
+def test_a_place_in_a_text_has_no_name_that_nobody_gave(text):
+    with pytest.raises(ValueError, match="line 1") as error:
+        parse_yaml(text)
+    assert "string" not in str(error.value)
+
+
+def test_a_misspelled_name_is_told_before_the_one_that_is_missing_for_it(tmp_path):
+    (tmp_path / "toy.yaml").write_text("experiment: toy\ndescription: ''\nbase: {}\nvariant: {}\n")
+    with pytest.raises(UserError, match=r"toy.yaml: variant: no such field \(and 1 more\)"):
+        read_yaml(tmp_path / "toy.yaml", Experiment)
 
 
 def bomb(levels: int) -> str:

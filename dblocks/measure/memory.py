@@ -28,7 +28,7 @@ from dblocks.measure.request import Request
 from dblocks.measure.saved import Saved, saved_by_step
 from dblocks.networks.layers import layers_of
 from dblocks.record import Metric
-from dblocks.spec import RunSpec
+from dblocks.spec import DiffusionBlocksSpec, RunSpec
 
 MIB = 2**20
 ISOLATED = {"method": {"embedders": "own", "target_table": "frozen"}}
@@ -57,7 +57,7 @@ def accounting_spec(spec: RunSpec, samples: int) -> RunSpec:
     }
     if "attention" in type(spec.network).model_fields:
         fields["network"] = {"attention": "masked"}  # one call, as FlexAttention's on a GPU
-    if spec.num_blocks > 1:
+    if isinstance(spec.method, DiffusionBlocksSpec) and spec.num_blocks > 1:
         fields["method"] = {"block_order": "turns"}
     return spec.changed(fields)
 

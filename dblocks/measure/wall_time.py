@@ -24,7 +24,7 @@ from dblocks.machine import set_up
 from dblocks.measure.made_up import made_up_data
 from dblocks.measure.request import Request
 from dblocks.record import Metric
-from dblocks.spec import RunSpec
+from dblocks.spec import DiffusionBlocksSpec, RunSpec
 from dblocks.training import Trainer
 
 WARM_UP = 1  # readings that are not counted, and before them
@@ -37,8 +37,8 @@ def make_trainer(spec: RunSpec, device: torch.device, folder: Path) -> Trainer:
     # networks that are measured side by side are compiled as each is by itself, for its own sizes
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    fields = {"method": {"block_order": "turns"}} if spec.num_blocks > 1 else {}
-    spec = spec.changed(fields)
+    if isinstance(spec.method, DiffusionBlocksSpec) and spec.num_blocks > 1:
+        spec = spec.changed({"method": {"block_order": "turns"}})
     set_up(spec.compute)
     method, _ = build(spec, made_up_data(spec, folder), device)
     return Trainer(spec, method, 10**6, folder, device)

@@ -23,7 +23,7 @@ def _same_runs(cells: Sequence[Cell]) -> str:
         if cell.records and cell.run:
             rows.setdefault(cell.records, {})[f"'{cell.row}'"] = cell.run
     same = [" and ".join(named) for named in rows.values() if len(set(named.values())) > 1]
-    return " ".join(f"One and the same run, for their settings are at this scale: {names}." for names in same)
+    return " ".join(f"{names} are one and the same run: at this scale their settings are equal." for names in same)
 
 
 def _lacking(cells: Sequence[Cell]) -> str:
@@ -34,7 +34,9 @@ def _lacking(cells: Sequence[Cell]) -> str:
     lacking = [
         label
         for label, own in columns.items()
-        if any(cell.budget for cell in own) and not any(cell.metrics or cell.missing for cell in own)
+        if any(cell.budget for cell in own)
+        and not any(cell.metrics or cell.missing for cell in own)
+        and not own[0].column.optional
     ]
     return f"No record has: {'; '.join(lacking)}." if lacking else ""
 

@@ -147,4 +147,9 @@ class ResourceSpec(Part):
 
     runtime_minutes: int = Field(60, ge=1, description="Time limit; on SLURM a job that nears it goes on in the queue.")
     mem_mb: int = Field(4000, ge=1, description="Memory of the host.")
-    gpu: int = Field(0, ge=0, description="GPUs, for each of the processes (compute.gpus) that train together.")
+    gpu: int = Field(
+        0,
+        ge=0,
+        description="GPUs, for each of the processes (compute.gpus) that train together; at least one where "
+        "compute.device is cuda.",
+    )
