@@ -8,7 +8,8 @@
 # given (their names are below, most wanted first); LIMIT=SECONDS ends each that takes longer; TEXT=FILE is a text for
 # Table 3, named in its records as the file is; TOGETHER=1 trains all rows of a table at once, ROWS="vit/end_to_end …"
 # these alone, with one STEP; TESTS=EXPRESSION picks tests, as pytest's -k. A step that LIMIT ends leaves its log and the
-# records of rows that ended; what a benchmark of speed measures is written at its end. Needs Python with this project's dependencies, Snakemake aside.
+# records of rows that ended; what a benchmark of speed measures is written at its end. Needs Python with this
+# project's dependencies, Snakemake aside.
 set -u
 data_dir=$1 out=$2 share=${3:-1} wanted=" ${*:4} "
 [[ $share =~ ^(1|0?\.[0-9]+)$ ]] || { echo "SHARE is above 0 and at most 1, as 0.04, not '$share'"; exit 2; }

@@ -89,7 +89,7 @@ class Cell:
         return all((m.name, m.dataset) == (self.wanted.metric, self.paper_dataset) for m in self.metrics.values())
 
     @property
-    def read_on(self) -> set[tuple[object, ...]]:
+    def read_on(self) -> set[tuple[str | None, ...]]:
         """What was measured, on what and by what: metric, data set, split, where features come from."""
         return {(m.name, m.dataset, m.split, m.extractor) for m in self.metrics.values()}
 

@@ -79,7 +79,7 @@ class Preconditioning:
         return 1 / (sigma**2 + self.sigma_data**2) ** 0.5
 
     def scalings(self, sigma: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """c_in, c_skip, c_out of σ, each with as many dimensions as `like`, after σ's own."""
+        """c_in, c_skip, c_out of σ [N] or [N, T], with dimensions of 1 after σ's own up to as many as `like` has."""
         shape = (*sigma.shape, *[1] * (like.ndim - sigma.ndim))
         return tuple(scaling(sigma).view(shape) for scaling in (self.c_in, self.c_skip, self.c_out))
 

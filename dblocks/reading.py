@@ -109,9 +109,8 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         return yaml.load(text, PlainData)
     except yaml.YAMLError as error:
-        reason = re.sub(
-            'in "<(byte|unicode) string>", ', "", one_line(error)
-        )  # the text has no name but that of its file
+        # PyYAML's name for a text; whoever reads it knows its file
+        reason = re.sub('in "<(byte|unicode) string>", ', "", one_line(error))
         raise ValueError(f"not YAML: {reason}") from error
     except RecursionError as error:
         raise ValueError("not YAML: nested too deeply") from error
