@@ -75,8 +75,9 @@ def test_attention_drops_the_same_in_backward_as_in_forward(length, compiled):
     out = attend(q, k, v, dropout_p=0.5)
     out.backward(g)
     terms = out.detach().double() * g.double()
-    # rounding is a few hundredths of the sum's deviation; another half of the pairs would be all of it
-    assert (terms.sum() - (v.detach().double() * v.grad.double()).sum()).abs() <= 0.2 * terms.square().sum().sqrt()
+    # of each image and head; rounding is a few thousandths of it (on a CPU), another half of the pairs 0.9 and more
+    apart = terms.sum((-2, -1)) - (v.detach().double() * v.grad.double()).sum((-2, -1))
+    assert apart.norm() <= 0.2 * terms.norm()
 
 
 @pytest.mark.parametrize("run", ["vit/end_to_end", "dit_cifar10/end_to_end"])
