@@ -145,8 +145,8 @@ def test_blocks_in_parallel_are_jobs_of_their_own(slurm, clone):
 @pytest.mark.slow
 def test_a_job_at_its_time_limit_requeues_itself_and_uses_no_retry(slurm, clone):
     one_run_table(clone)
-    # over a minute of training in jobs of one minute, warned some time before the end
-    override = "{%s, training: {epochs: 80}, logging: {log_every: 5}}" % (GPU % 1)
+    # over a minute of training, on fast machines too, in jobs of one minute that are warned some time before the end
+    override = "{%s, training: {epochs: 240}, logging: {log_every: 5}}" % (GPU % 1)
     resources = ("--default-resources", "slurm_extra='--signal=TERM@20'", "mem_mb=500")
     process = start(clone, "table_1", "scale=smoke", "wandb=off", f"override={override}", options=resources)
     wait_for_steps(clone, "end_to_end", 5, process)
