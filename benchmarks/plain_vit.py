@@ -3,9 +3,9 @@
     python -m benchmarks.plain_vit [--device cpu|cuda] [--rounds N] [--batch N] [--out FILE]
 
 The plain ones are PyTorch's own layers, its AdamW, clipping and schedule, in a loop of a few lines; both get the same
-batches, on a GPU made before, and both do without cuDNN's attention. Rounds of the two alternate, so that a drifting
-machine meets both alike. On a CPU it is the process's own time that counts, on a GPU the wall's. A ratio above 1: plain
-PyTorch takes longer. Prints one JSON object with device and n.
+batches, on a GPU made before, do without cuDNN's attention and keep the memory they free. Rounds of
+the two alternate, so that a drifting machine meets both alike. On a CPU it is the process's own time that counts, on a
+GPU the wall's. A ratio above 1: plain PyTorch takes longer. Prints one JSON object with device and n.
 """
 
 from __future__ import annotations
